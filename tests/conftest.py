@@ -1,0 +1,98 @@
+"""What every test starts from: no client, no settings in the environment, logging as it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+
+import pytest
+import structlog
+from helpers import WRITE_CODE, ScriptedServer
+from hypothesis import settings as hypothesis_settings
+
+from userlens_instrument import Settings
+from userlens_instrument import client as client_module
+from userlens_instrument._delivery import diagnostics
+from userlens_instrument.client import Client
+from userlens_instrument.testing import CapturingTransport
+
+
+# No deadline: this machine may be busy, and no test here is about time.
+hypothesis_settings.register_profile("house", deadline=None, derandomize=True)
+hypothesis_settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def fresh_process(monkeypatch):
+    """Each test finds the process as it is at its start, and leaves it so."""
+    for name in list(os.environ):
+        if name.startswith("USERLENS_"):
+            monkeypatch.delenv(name)
+    root = logging.getLogger()
+    handlers, level, disabled = root.handlers[:], root.level, logging.root.manager.disable
+    yield
+    client_module.shutdown(timeout=0)
+    client_module._registry.__init__()
+    diagnostics.forget_inherited()
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    logging.disable(disabled)
+
+
+@pytest.fixture
+def server():
+    """Return a real HTTP server that answers 200 to everything."""
+    with ScriptedServer() as running:
+        yield running
+
+
+@pytest.fixture
+def transport():
+    return CapturingTransport()
+
+
+@pytest.fixture
+def make_client(server):
+    """Return a maker of clients that deliver to *server*, closed at the end."""
+    made = []
+
+    def make(*, transport=None, clock=None, **settings):
+        settings = {
+            "write_code": WRITE_CODE,
+            "events_url": server.url,
+            "raw_url": server.url,
+            "backoff_base": 0.01,
+            "backoff_cap": 0.05,
+        } | settings
+        client = Client(Settings(**settings), transport=transport, clock=clock)
+        made.append(client)
+        return client
+
+    yield make
+    for client in made:
+        client.close(timeout=0)
+
+
+@pytest.fixture
+def client(make_client, transport):
+    """Return a client whose events land in *transport*."""
+    return make_client(transport=transport)
+
+
+@pytest.fixture
+def diagnostics_lines():
+    """Return a queue that gets each line of diagnostics, as (level name, text)."""
+    lines = queue.Queue()
+
+    class Catcher(logging.Handler):
+        def emit(self, record):
+            lines.put((record.levelname, record.getMessage()))
+
+    catcher = Catcher()
+    logger = logging.getLogger("userlens_instrument")
+    logger.addHandler(catcher)
+    yield lines
+    logger.removeHandler(catcher)

@@ -1,0 +1,195 @@
+"""What several tests need: a real HTTP server that answers by script, and a way to run children."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+WRITE_CODE = "wc-7f3a9d-secret"
+BASIC = base64.b64encode(f"{WRITE_CODE}:".encode()).decode()
+
+# How long a test waits for what must happen, in seconds: long enough for the
+# slowest machine, and never waited for when all is well.
+PATIENCE = 20.0
+
+
+@dataclass
+class Request:
+    """What the server got."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    number: int
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+@dataclass
+class Reply:
+    """
+    What the server does with a request.
+
+    `hold` is waited for before anything else; `act` is "reply", "reset" (RST
+    with no answer), "close" (FIN with no answer), or "raw" (send `body` as it
+    is and close).
+    """
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b'{"ok":true}'
+    act: str = "reply"
+    hold: threading.Event | None = None
+
+
+class ScriptedServer:
+    """
+    A real HTTP server on a loopback port; keeps every request, answers as `script` says.
+
+    `script` takes a `Request` and returns a `Reply`. It is called under no
+    lock, on the connection's own thread.
+    """
+
+    def __init__(self, script=None):
+        self.script = script or (lambda request: Reply())
+        self.requests: list[Request] = []
+        self.arrived = threading.Condition()
+        self._connections: set[socket.socket] = set()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            timeout = None
+            disable_nagle_algorithm = True
+
+            def setup(self):
+                super().setup()
+                outer._connections.add(self.request)
+
+            def finish(self):
+                outer._connections.discard(self.request)
+                try:
+                    super().finish()
+                except OSError:
+                    pass
+
+            def do_POST(self):
+                body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                with outer.arrived:
+                    request = Request(
+                        self.path, dict(self.headers), body, len(outer.requests) + 1
+                    )
+                    outer.requests.append(request)
+                    outer.arrived.notify_all()
+                outer._act(self, outer.script(request))
+
+            def log_message(self, *args):
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            block_on_close = False
+            request_queue_size = 128
+
+            def handle_error(self, request, client_address):
+                pass  # a client that goes away in mid-request is part of the tests
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
+        self._thread.start()
+
+    @staticmethod
+    def _act(handler, reply):
+        if reply.hold is not None:
+            reply.hold.wait(PATIENCE * 3)
+        if reply.act == "reset":
+            handler.connection.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            handler.close_connection = True
+            handler.rfile.close()
+            handler.wfile.close()
+            handler.connection.close()
+            return
+        if reply.act in ("close", "raw"):
+            handler.close_connection = True
+            if reply.act == "raw":
+                handler.wfile.write(reply.body)
+                handler.wfile.flush()
+            handler.connection.shutdown(socket.SHUT_RDWR)
+            return
+        handler.send_response(reply.status)
+        headers = {"Content-Length": str(len(reply.body)), **reply.headers}
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(reply.body)
+
+    @property
+    def events(self):
+        with self.arrived:
+            return [request.json for request in self.requests]
+
+    def wait_for(self, number, timeout=PATIENCE):
+        """Wait until *number* requests have arrived; return whether they have."""
+        with self.arrived:
+            return self.arrived.wait_for(lambda: len(self.requests) >= number, timeout)
+
+    def stop(self):
+        self._server.shutdown()
+        self._server.server_close()
+        for connection in list(self._connections):
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.stop()
+
+
+def closed_port():
+    """Return a loopback port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environment(url, **extra):
+    """Return an environment for a child that delivers to *url*, free of this one's settings."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("USERLENS_")}
+    return clean | {
+        "USERLENS_WRITE_CODE": WRITE_CODE,
+        "USERLENS_EVENTS_URL": url,
+        "USERLENS_RAW_URL": url,
+        **extra,
+    }
+
+
+def run_python(code, url, *, timeout=60, **extra):
+    """Run *code* in a Python of its own that delivers to *url*; return the finished process."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(url, **extra),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )

@@ -1,0 +1,1 @@
+"""The functional core: values in, values out; no thread, clock, socket, file or random draw."""

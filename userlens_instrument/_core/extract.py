@@ -1,0 +1,370 @@
+"""
+Record fields to events, or the reason why not.
+
+Pure: what the record holds, what surrounds it and when it was made are
+arguments. Nothing here knows structlog or logging; the two entrances hand in
+the names that are plumbing there.
+"""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from userlens_instrument._core.times import parse_time
+from userlens_instrument.events import Event, Group, Identify, Track
+from userlens_instrument.exceptions import InvalidEventError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+# Identity is never shortened (two users would become one), so a longer id is
+# refused. Both numbers are this project's: the API names no limit.
+LONGEST_ID = 512
+LONGEST_NAME = 512
+
+# Written on records by other people's instrumentation, on either entrance.
+_FOREIGN_PREFIXES = ("_", "dd.", "otel", "sentry")
+_FOREIGN = frozenset({"color_message"})
+
+# Names are few, they come from source code; a program that makes them up gets
+# no cache rather than all the memory.
+_MOST_REMEMBERED = 4_096
+
+_MAPPING_KEYS = frozenset(
+    {
+        "type",
+        "event",
+        "user_id",
+        "userId",
+        "group_id",
+        "groupId",
+        "properties",
+        "traits",
+        "timestamp",
+    }
+)
+
+
+class Plumbing:
+    """
+    Tells a record's own fields from what every record carries.
+
+    Args:
+        names: What is plumbing at this entrance.
+        callsite: Names that are plumbing only beside one of *names_of_callsite*:
+            an application may well have a ``module`` or a ``process`` to tell of.
+        names_of_callsite: Names that nobody but a call-site processor writes.
+    """
+
+    __slots__ = ("_callsite", "_known", "_names", "_names_of_callsite")
+
+    def __init__(
+        self,
+        names: frozenset[str],
+        *,
+        callsite: frozenset[str] = frozenset(),
+        names_of_callsite: frozenset[str] = frozenset(),
+    ) -> None:
+        self._names = names | _FOREIGN | names_of_callsite
+        self._callsite = callsite
+        self._names_of_callsite = names_of_callsite
+        self._known: dict[object, bool] = {}
+
+    def own_fields(self, fields: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Return *fields* without the plumbing, in their order."""
+        known = self._known
+        own = {}
+        for name, value in fields.items():
+            verdict = known.get(name)
+            if not (self._learn(name) if verdict is None else verdict):
+                own[name] = value
+        if self._callsite and not self._names_of_callsite.isdisjoint(fields):
+            for name in self._callsite.intersection(own):
+                del own[name]
+        return own
+
+    def _learn(self, name: object) -> bool:
+        verdict = isinstance(name, str) and (
+            name in self._names or name.startswith(_FOREIGN_PREFIXES)
+        )
+        if len(self._known) < _MOST_REMEMBERED:
+            self._known[name] = verdict
+        return verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """
+    What a log call made, as both entrances see it.
+
+    Attributes:
+        fields: Everything on it.
+        message: Its text before any formatting: the template.
+        created: When it was made, in seconds since the epoch.
+        context: Returns what surrounds the call: structlog's contextvars.
+    """
+
+    fields: Mapping[Any, Any]
+    message: object
+    created: float
+    context: Callable[[], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reader:
+    """
+    How records are read at one entrance, for one client.
+
+    Attributes:
+        user_id_keys: Names under which a record may hold the user id, best first.
+        group_id_keys: The same for the group id.
+        plumbing: Tells what is not a property.
+    """
+
+    user_id_keys: tuple[str, ...]
+    group_id_keys: tuple[str, ...]
+    plumbing: Plumbing
+
+    def read(self, tag: object, record: Record) -> list[Event | InvalidEventError]:
+        """
+        Return the events that *tag* makes of *record*, in order, each or the reason why not.
+
+        Args:
+            tag: The value under ``userlens_event``.
+            record: What it stands on.
+        """
+        if tag is False or tag is None:
+            return []
+        if isinstance(tag, (list, tuple)):
+            return [self._one(item, record) for item in tag if item is not None]
+        return [self._one(tag, record)]
+
+    def _one(self, tag: object, record: Record) -> Event | InvalidEventError:
+        try:
+            return self._event(tag, record)
+        except InvalidEventError as error:
+            return error
+
+    def _event(self, tag: object, record: Record) -> Event:
+        if isinstance(tag, (Track, Identify, Group)):
+            return normalize(tag, default_time=record.created)
+        if tag is True:
+            return self._build("track", {}, record)
+        if isinstance(tag, str):
+            if tag in ("track", "identify", "group"):
+                return self._build(tag, {}, record)
+            return self._build("track", {"event": tag}, record)
+        if isinstance(tag, Mapping):
+            return self._build(*_checked(tag), record)
+        raise InvalidEventError(
+            "invalid_tag",
+            f"the tag is of type {type(tag).__name__}",
+            "tag with True, 'identify', 'group', an event name, a mapping, "
+            "or Track(…), Identify(…), Group(…)",
+        )
+
+    def _build(self, kind: str, given: Mapping[str, Any], record: Record) -> Event:
+        used: list[str] = []
+        user = self._id("user", self.user_id_keys, given, record, used)
+        group = None
+        if kind == "group":
+            group = self._id("group", self.group_id_keys, given, record, used)
+        extra = given.get("properties" if kind == "track" else "traits")
+        if extra is None:
+            extra = given.get("traits" if kind == "track" else "properties")
+        if extra is None:
+            extra = self._fields(kind, record, used)
+        moment = parse_time(given.get("timestamp"))
+        if moment is None:
+            moment = parse_time(record.fields.get("timestamp"))
+        if kind == "identify":
+            event: Event = Identify(user, extra, moment)
+        elif kind == "group":
+            event = Group(group, user, extra, moment)
+        else:
+            event = Track(user, given.get("event", record.message), extra, moment)
+        return normalize(event, default_time=record.created)
+
+    def _id(
+        self,
+        what: str,
+        keys: tuple[str, ...],
+        given: Mapping[str, Any],
+        record: Record,
+        used: list[str],
+    ) -> Any:
+        """Return the first id found, best place first; add the field that held it to *used*."""
+        for key in (f"{what}_id", f"{what}Id"):
+            if given.get(key) is not None:
+                return given[key]
+        for key in keys:
+            if record.fields.get(key) is not None:
+                used.append(key)
+                return record.fields[key]
+        context = record.context()
+        for key in keys:
+            if context.get(key) is not None:
+                return context[key]
+        raise InvalidEventError(
+            f"missing_{what}_id",
+            f"there is no {what} id",
+            f"log it as {keys[0]}=… or bind it with "
+            f"structlog.contextvars.bind_contextvars({keys[0]}=…)",
+        )
+
+    def _fields(self, kind: str, record: Record, used: list[str]) -> Mapping[Any, Any]:
+        """Return the record's own fields: the properties of a track, the traits of the others."""
+        exact = record.fields.get("properties" if kind == "track" else "traits")
+        if isinstance(exact, Mapping):
+            return exact
+        own = self.plumbing.own_fields(record.fields)
+        for key in used:
+            own.pop(key, None)
+        if kind != "track":
+            # A request id or a path that surrounds the call does not describe
+            # a person. Identity tells what was merged in from what was said:
+            # merging hands on the very object.
+            for key, value in record.context().items():
+                if key in own and own[key] is value:
+                    del own[key]
+        return own
+
+
+def _checked(tag: Mapping[Any, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the type that a mapping *tag* asks for, and the mapping, checked."""
+    for key in tag:
+        if key not in _MAPPING_KEYS:
+            near = difflib.get_close_matches(str(key), _MAPPING_KEYS, n=1)
+            fix = f"did you mean {near[0]}?" if near else "put it under 'properties' or 'traits'"
+            raise InvalidEventError("unknown_key", f"the tag has a key {str(key)[:64]!r}", fix)
+    kind = tag.get("type", "track")
+    if kind not in ("track", "identify", "group"):
+        raise InvalidEventError(
+            "unknown_type",
+            f"the tag's type is {str(kind)[:64]!r}",
+            "give 'track', 'identify' or 'group'",
+        )
+    return kind, tag
+
+
+def normalize(event: Event, *, default_time: float) -> Event:
+    """
+    Return *event* with its ids as strings, its name checked and its time in seconds.
+
+    Args:
+        event: As the application made it.
+        default_time: When it happened if it does not say, in seconds since the epoch.
+
+    Raises:
+        InvalidEventError: If it cannot be one.
+    """
+    user = identifier(event.user_id, "user")
+    moment = default_time if event.timestamp is None else parse_time(event.timestamp)
+    if moment is None:
+        raise InvalidEventError(
+            "invalid_timestamp",
+            "the timestamp is not a time",
+            "give a datetime, seconds since the epoch, or ISO 8601 text",
+        )
+    if isinstance(event, Track):
+        return Track(user, _name(event.event), _mapping(event.properties, "properties"), moment)
+    traits = _mapping(event.traits, "traits")
+    if isinstance(event, Identify):
+        return Identify(user, traits, moment)
+    return Group(identifier(event.group_id, "group"), user, traits, moment)
+
+
+def identifier(value: object, what: str) -> str:
+    """
+    Return an id as the string that it travels as.
+
+    Args:
+        value: A string, an integer or a UUID.
+        what: ``user`` or ``group``, for the message.
+
+    Raises:
+        InvalidEventError: If it is none of these, empty, or longer than `LONGEST_ID` characters.
+    """
+    if type(value) is str:
+        text = value
+    elif value is None or isinstance(value, bool):
+        text = ""
+    elif isinstance(value, str):
+        text = str.__str__(value)
+    elif isinstance(value, UUID):
+        text = str(value)
+    else:
+        text = _digits(value, what)
+    if not text or text.isspace():
+        raise InvalidEventError(
+            f"invalid_{what}_id",
+            f"the {what} id is empty",
+            "give a non-empty string, an integer or a UUID",
+        )
+    if len(text) > LONGEST_ID or not _encodes(text):
+        raise InvalidEventError(
+            f"invalid_{what}_id",
+            f"the {what} id is longer than {LONGEST_ID} characters or not valid text",
+            "give the id alone",
+        )
+    return text
+
+
+def _digits(value: object, what: str) -> str:
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]  # it is how one asks
+    except TypeError:
+        raise InvalidEventError(
+            f"invalid_{what}_id",
+            f"the {what} id is of type {type(value).__name__}",
+            "give a non-empty string, an integer or a UUID",
+        ) from None
+    # 64-bit keys and the integers of UUIDs are well within; more is no id, and
+    # Python refuses to write out the digits of really large ones.
+    return str(number) if number.bit_length() <= 1024 else "9" * (LONGEST_ID + 1)
+
+
+def _encodes(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _name(value: object) -> str:
+    text = value if type(value) is str else _text(value)
+    if not text or text.isspace():
+        raise InvalidEventError(
+            "missing_event_name",
+            "the event has no name",
+            "log a message, or tag the line with the event's name",
+        )
+    return text
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return "" if value is None else str(value)
+
+
+def _mapping(value: object, what: str) -> Mapping[Any, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidEventError(
+            f"invalid_{what}",
+            f"the {what} are of type {type(value).__name__}",
+            "give a mapping",
+        )
+    return value

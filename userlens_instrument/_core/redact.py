@@ -1,0 +1,122 @@
+"""What may never leave the process: properties whose names look like secrets."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+
+REDACTED = "[redacted]"
+
+# Written as words; a name matches when its own words contain these in a row,
+# written together or apart: api_key, apiKey, API-Key, x.api.key, apikey.
+BUILT_IN: tuple[str, ...] = (
+    "password",
+    "passwords",
+    "passwd",
+    "pwd",
+    "passphrase",
+    "passcode",
+    "secret",
+    "secrets",
+    "token",
+    "accesstoken",
+    "authtoken",
+    "csrftoken",
+    "idtoken",
+    "refreshtoken",
+    "jwt",
+    "bearer",
+    "api_key",
+    "api_keys",
+    "access_key",
+    "auth_key",
+    "encryption_key",
+    "private_key",
+    "secret_key",
+    "signing_key",
+    "write_code",
+    "authorization",
+    "credential",
+    "credentials",
+    "cookie",
+    "cookies",
+    "session",
+    "sessionid",
+    "csrf",
+    "xsrf",
+    "otp",
+    "credit_card",
+    "card_number",
+    "cc_number",
+    "cvc",
+    "cvv",
+    "iban",
+    "ssn",
+    "social_security",
+)
+# These are secrets in the middle of a word as well (userpassword, dbpasswd2).
+_ANYWHERE = ("password", "passwd")
+
+# Names come from the application's source, so there are few; a program that
+# makes them up by the million gets no cache rather than all the memory.
+_MOST_REMEMBERED = 4_096
+# A name longer than this is not one; its words are not looked at one by one.
+_LONGEST_NAME = 256
+
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
+
+
+def _squash(name: str) -> str:
+    return "".join(_words(name))
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORDS.findall(name[:_LONGEST_NAME])]
+
+
+def compile_redactor(names: Collection[str]) -> Callable[[str], bool]:
+    """
+    Return a function that says whether a property of a given name is a secret.
+
+    Args:
+        names: Names beside the built-in ones; ``-name`` takes a built-in one
+            away, ``-*`` all of them.
+
+    .. versionadded:: 0.1.0
+    """
+    added = {_squash(name) for name in names if not name.startswith("-")}
+    removed = {_squash(name) for name in names if name.startswith("-")}
+    built_in = () if "-*" in names else BUILT_IN
+    secrets = frozenset({_squash(name) for name in built_in} - removed | added) - {""}
+    anywhere = tuple(word for word in _ANYWHERE if word in secrets)
+    longest = max(map(len, secrets), default=0)
+    known: dict[str, bool] = {}
+
+    def look(name: str) -> bool:
+        words = _words(name)
+        if any(stem in word for stem in anywhere for word in words):
+            return True
+        for start in range(len(words)):
+            span = ""
+            for word in words[start:]:
+                span += word
+                if span in secrets:
+                    return True
+                if len(span) > longest:
+                    break
+        return False
+
+    def is_secret(name: str) -> bool:
+        verdict = known.get(name)
+        if verdict is None:
+            verdict = look(name)
+            if len(known) < _MOST_REMEMBERED:
+                known[name] = verdict
+        return verdict
+
+    return is_secret

@@ -1,0 +1,419 @@
+"""
+What goes next, and when to look again: lanes, the gate, the pace.
+
+A lane holds one user's payloads in the order in which they were logged; at
+most one of them is on its way at a time, so lanes keep order and run side by
+side. The gate closes when the endpoint is down: then one event at a time goes
+out as a probe, whoever it belongs to, until one arrives.
+
+No clock, no lock and no dice in here: they are arguments. The sender holds its
+lock around every call.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict, deque
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from userlens_instrument._core.outcome import (
+    Answer,
+    Delivered,
+    EndpointDown,
+    Refused,
+    RetryLater,
+    Waits,
+    classify,
+)
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from userlens_instrument.events import Payload
+
+
+# A body that fails alone says nothing of the endpoint; this many users failing
+# one after the other, and nobody succeeding in between, do. With two, a single
+# poisonous body and one stroke of bad luck would hold everyone up.
+_SUSPECTS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """
+    What the settings say of delivery.
+
+    Attributes:
+        waits: How long to wait before a retry.
+        max_attempts: Failed attempts after which an event is set aside, if others passed.
+        retry_for: Age in seconds after which an event that fails is set aside.
+        spacing: Least seconds between two attempts; 0.0 for as fast as it goes.
+        evicts: Whether `Schedule.evict` will be called, which costs memory per event.
+    """
+
+    waits: Waits
+    max_attempts: int
+    retry_for: float
+    spacing: float = 0.0
+    evicts: bool = False
+
+
+class Held:
+    """A payload in its lane."""
+
+    __slots__ = ("next", "payload", "seq", "since")
+
+    def __init__(self, payload: Payload, seq: int, since: float) -> None:
+        self.payload = payload
+        self.seq = seq
+        self.since = since
+        self.next: Held | None = None
+
+
+class _State(Enum):
+    READY = 1
+    IN_FLIGHT = 2
+    WAITING = 3
+
+
+class Lane:
+    """One user's payloads: a linked list, for a deque of one entry weighs 600 bytes."""
+
+    __slots__ = ("attempts", "delivered_before", "head", "state", "tail", "user_id")
+
+    def __init__(self, held: Held) -> None:
+        self.user_id = held.payload.user_id
+        self.head: Held | None = held
+        self.tail = held
+        self.state = _State.READY
+        #: Failed attempts of the head.
+        self.attempts = 0
+        #: How many events had been delivered when the head first failed.
+        self.delivered_before = 0
+
+    def __iter__(self) -> Iterator[Held]:
+        held = self.head
+        while held is not None:
+            yield held
+            held = held.next
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """
+    One event, to be sent now and reported by `Schedule.settle`.
+
+    Attributes:
+        lane: Whose it is.
+        held: What it is.
+        epoch: Which state of the gate it was made under.
+        probe: Whether the gate is closed and this tries it.
+    """
+
+    lane: Lane
+    held: Held
+    epoch: int
+    probe: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """
+    Nothing can go now.
+
+    Attributes:
+        until: When to look again, on the monotonic clock; None for when something happens.
+    """
+
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """
+    What an attempt led to.
+
+    Attributes:
+        finished: The event, if this was the end of it.
+        loss: Why it was not delivered, as statistics count it; None if it was, or goes on.
+        retried: Whether it is tried again.
+        closed: Why the gate has closed, if it just has, or for another reason than before.
+        opened: Whether the gate has just opened.
+    """
+
+    finished: Held | None = None
+    loss: str | None = None
+    retried: bool = False
+    closed: str | None = None
+    opened: bool = False
+
+
+class Schedule:
+    """
+    The lanes of one sender.
+
+    Every operation takes the same time however much is held.
+
+    .. versionadded:: 0.1.0
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        """Start empty, with the gate open."""
+        self._policy = policy
+        self._lanes: dict[str, Lane] = {}
+        self._ready: deque[Lane] = deque()
+        self._waiting: list[tuple[float, int, Lane]] = []
+        self._seq = 0
+        self._delivered = 0
+        # A dict that has lost its first entries walks over their graves each
+        # time it is asked for the first; an OrderedDict does not.
+        self._by_age: OrderedDict[int, Held] = OrderedDict()
+        self._next_slot = 0.0
+        # The gate.
+        self._probe_at: float | None = None
+        self._probing = False
+        self._stated = False
+        self._reason = ""
+        self._failures = 0
+        self._epoch = 0
+        self._suspects: set[str] = set()
+        #: Events held, those on their way included.
+        self.events = 0
+        #: Bytes of their bodies.
+        self.size = 0
+
+    def __repr__(self) -> str:
+        """Show what is held and how the gate stands."""
+        gate = "open" if self._probe_at is None else f"closed ({self._reason})"
+        return f"<Schedule {self.events} events in {len(self._lanes)} lanes, gate {gate}>"
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the event added last; numbers grow by one."""
+        return self._seq
+
+    @property
+    def closed(self) -> str | None:
+        """Why the gate is closed, or None if it is open."""
+        return None if self._probe_at is None else self._reason
+
+    def add(self, payload: Payload, now: float) -> None:
+        """Put *payload* at the end of its user's lane."""
+        self._seq += 1
+        held = Held(payload, self._seq, now)
+        self.events += 1
+        self.size += len(payload.body)
+        if self._policy.evicts:
+            self._by_age[held.seq] = held
+        lane = self._lanes.get(payload.user_id)
+        if lane is None:
+            lane = self._lanes[payload.user_id] = Lane(held)
+            self._ready.append(lane)
+        else:
+            lane.tail.next = held
+            lane.tail = held
+
+    def more(self, now: float) -> bool:
+        """Return whether another worker would find something to send right now."""
+        return bool(self._ready) and self._probe_at is None and now >= self._next_slot
+
+    def next(self, now: float) -> Attempt | Wait:
+        """Return what to send now, or how long there is nothing to send."""
+        while self._waiting and self._waiting[0][0] <= now:
+            self._wake(heapq.heappop(self._waiting)[2])
+        if self._probing:
+            return Wait(until=None)
+        if self._probe_at is not None and now < self._probe_at:
+            return Wait(until=self._probe_at)
+        if not self._ready:
+            return Wait(until=self._waiting[0][0] if self._waiting else None)
+        if now < self._next_slot:
+            return Wait(until=self._next_slot)
+        lane = self._ready.popleft()
+        if lane.head is None:  # evicted to the last event while it stood in line
+            return self.next(now)
+        self._next_slot = now + self._policy.spacing
+        lane.state = _State.IN_FLIGHT
+        self._probing = self._probe_at is not None
+        return Attempt(lane=lane, held=lane.head, epoch=self._epoch, probe=self._probing)
+
+    def _wake(self, lane: Lane) -> None:
+        # A lane may have been woken by `hurry`, or evicted, since it was put there.
+        if lane.state is _State.WAITING and lane.head is not None:
+            lane.state = _State.READY
+            self._ready.append(lane)
+
+    def settle(
+        self,
+        attempt: Attempt,
+        answer: Answer,
+        *,
+        now: float,
+        wall: float,
+        draw: Callable[[], float],
+    ) -> Settled:
+        """
+        Take in the *answer* to *attempt*, and return what it led to.
+
+        Args:
+            attempt: What `next` returned.
+            answer: What the transport saw.
+            now: The monotonic clock, in seconds.
+            wall: Seconds since the epoch.
+            draw: Returns a float in [0.0, 1.0).
+        """
+        lane = attempt.lane
+        if attempt.probe:
+            self._probing = False
+        outcome = classify(
+            answer,
+            attempt=max(lane.attempts, self._failures) + 1,
+            now=now,
+            wall=wall,
+            draw=draw,
+            waits=self._policy.waits,
+        )
+        if isinstance(outcome, (Delivered, Refused)):
+            # A refusal, too, is a sign of life.
+            opened = self._open()
+            self._delivered += isinstance(outcome, Delivered)
+            loss = outcome.reason if isinstance(outcome, Refused) else None
+            return Settled(finished=self._finish(lane), loss=loss, opened=opened)
+        if isinstance(outcome, RetryLater) and outcome.free:
+            lane.state = _State.READY
+            self._ready.appendleft(lane)
+            return Settled(retried=True)
+        return self._failed(attempt, answer, outcome, now)
+
+    def _failed(
+        self, attempt: Attempt, answer: Answer, outcome: RetryLater | EndpointDown, now: float
+    ) -> Settled:
+        lane = attempt.lane
+        if isinstance(outcome, EndpointDown):
+            closed = self._close(attempt, outcome)
+            # What was not read cannot be to blame.
+            counts = answer.status is not None and outcome.reason == "unavailable"
+        else:
+            closed = None
+            counts = True
+            self._suspects.add(lane.user_id)
+            if attempt.probe or len(self._suspects) >= _SUSPECTS:
+                closed = self._close(
+                    attempt, EndpointDown(at=outcome.at, reason="unavailable", stated=False)
+                )
+        if lane.attempts == 0:
+            lane.delivered_before = self._delivered
+        lane.attempts += counts
+        loss = self._given_up(lane, attempt.held, now)
+        if loss is not None:
+            return Settled(finished=self._finish(lane), loss=loss, closed=closed)
+        if isinstance(outcome, RetryLater) and self._probe_at is None:
+            lane.state = _State.WAITING
+            heapq.heappush(self._waiting, (outcome.at, attempt.held.seq, lane))
+        else:
+            # The gate decides when; at the end of the line, so that the next
+            # probe is another user's: one poisonous body cannot hold it shut.
+            lane.state = _State.READY
+            self._ready.append(lane)
+        return Settled(retried=True, closed=closed)
+
+    def _given_up(self, lane: Lane, held: Held, now: float) -> str | None:
+        if now - held.since > self._policy.retry_for:
+            return "expired"
+        if lane.attempts >= self._policy.max_attempts and self._delivered > lane.delivered_before:
+            return "attempts_exhausted"
+        return None
+
+    def _finish(self, lane: Lane) -> Held:
+        """Take the head off *lane* and put the lane where it now belongs."""
+        held = lane.head
+        assert held is not None  # noqa: S101 - it was in flight, and nothing else removes that
+        self._forget(held)
+        lane.head = held.next
+        lane.attempts = 0
+        if lane.head is None:
+            del self._lanes[lane.user_id]
+        else:
+            lane.state = _State.READY
+            self._ready.append(lane)
+        return held
+
+    def _forget(self, held: Held) -> None:
+        self.events -= 1
+        self.size -= len(held.payload.body)
+        self._by_age.pop(held.seq, None)
+
+    def _close(self, attempt: Attempt, outcome: EndpointDown) -> str | None:
+        """Close the gate, or keep it closed for longer; return why, if that is news."""
+        news = outcome.reason if self._reason != outcome.reason else None
+        if self._probe_at is not None and attempt.epoch != self._epoch:
+            # It went out before the gate closed: one outage, counted once. What
+            # the server asks for still counts.
+            if outcome.stated:
+                self._probe_at = max(self._probe_at, outcome.at)
+                self._stated = True
+            return None
+        self._probe_at = outcome.at
+        self._stated = outcome.stated
+        self._reason = outcome.reason
+        self._failures += 1
+        self._epoch += 1
+        return news
+
+    def _open(self) -> bool:
+        was_closed = self._probe_at is not None
+        self._probe_at = None
+        self._reason = ""
+        self._failures = 0
+        self._suspects.clear()
+        return was_closed
+
+    def hurry(self, now: float) -> None:
+        """
+        Give everything that waits one more try at once: the sender closes.
+
+        What the server asked to wait for, or a wrong setting, is kept to.
+        """
+        while self._waiting:
+            self._wake(heapq.heappop(self._waiting)[2])
+        if self._probe_at is not None and not self._stated:
+            self._probe_at = min(self._probe_at, now)
+
+    def evict(self) -> Held | None:
+        """Remove the oldest event that is not on its way, and return it, or None."""
+        for held in self._by_age.values():  # at most the ones on their way are passed over
+            lane = self._lanes[held.payload.user_id]
+            if lane.state is not _State.IN_FLIGHT:
+                lane.head = held.next
+                lane.attempts = 0
+                if lane.head is None:
+                    del self._lanes[lane.user_id]
+            elif lane.head is not held:
+                # Its predecessor is the head, which is on its way.
+                self._unlink_second(lane)
+            else:
+                continue
+            self._forget(held)
+            return held
+        return None
+
+    @staticmethod
+    def _unlink_second(lane: Lane) -> None:
+        head = lane.head
+        assert head is not None  # noqa: S101 - it is in flight
+        assert head.next is not None  # noqa: S101 - it is what is evicted
+        if head.next is lane.tail:
+            lane.tail = head
+        head.next = head.next.next
+
+    def payloads(self) -> list[Payload]:
+        """Return everything that is held, in the order in which it was added."""
+        held = sorted((one for lane in self._lanes.values() for one in lane), key=_seq)
+        return [one.payload for one in held]
+
+
+def _seq(held: Held) -> int:
+    return held.seq

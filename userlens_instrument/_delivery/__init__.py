@@ -1,0 +1,1 @@
+"""The imperative shell: threads, time and sockets; as thin as it gets."""

@@ -1,0 +1,147 @@
+"""
+Fork, exit and SIGTERM: what has to happen once for a process, for every sender in it.
+
+The hooks are registered when the first entrance or client is made, never by
+``import userlens_instrument``, and hold their senders by weak references: a
+hook cannot be unregistered, and must not keep a dead client alive.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING
+
+from userlens_instrument._delivery import diagnostics
+from userlens_instrument._delivery.diagnostics import voice
+from userlens_instrument._delivery.threads import unmark_own_thread
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    from userlens_instrument._delivery.sender import Sender
+
+
+# Seconds for the last lines of diagnostics, past the deadline of delivery.
+_LAST_WORDS = 0.25
+
+
+class _Process:
+    """What is known of the running process."""
+
+    def __init__(self) -> None:
+        self.senders: weakref.WeakKeyDictionary[Sender, float] = weakref.WeakKeyDictionary()
+        self.fork_hooks: list[Callable[[], None]] = []
+        self.exiting = False
+        self.terminated = threading.Event()
+
+
+_process = _Process()
+
+
+def register(sender: Sender, shutdown_timeout: float) -> None:
+    """
+    Have *sender* reset in forked children and finished at exit.
+
+    Args:
+        sender: Kept by a weak reference.
+        shutdown_timeout: How long the exit may wait for it, in seconds.
+    """
+    _process.senders[sender] = shutdown_timeout
+    # A client that is made by an exit hook comes too late for ours: it may be
+    # running, or over. Before exit hooks run, the main thread counts as ended.
+    if _process.exiting or not threading.main_thread().is_alive():
+        sender.finish_at_exit(time.monotonic() + shutdown_timeout)
+
+
+def on_fork(hook: Callable[[], None]) -> None:
+    """Have *hook* called in forked children, after the senders are reset."""
+    _process.fork_hooks.append(hook)
+
+
+def _after_fork_in_child() -> None:
+    # Nothing here logs, starts a thread, or takes a lock that may have been held.
+    unmark_own_thread()
+    diagnostics.forget_inherited()
+    _process.exiting = False
+    _process.terminated = threading.Event()
+    for sender in list(_process.senders):
+        sender.reset_after_fork()
+    for hook in _process.fork_hooks:
+        hook()
+
+
+def _at_exit() -> None:
+    """Deliver what is held, all senders side by side, each within its deadline."""
+    _process.exiting = True
+    started = time.monotonic()
+    senders = list(_process.senders.items())
+    for sender, _ in senders:
+        sender.hurry()
+    for sender, timeout in senders:
+        sender.finish_at_exit(started + timeout)
+    voice.drain(_LAST_WORDS)
+
+
+# Both stay registered for good; neither does anything for a process that has
+# no sender.
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):  # pragma: no branch - POSIX, where there is a fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def flush_on_sigterm() -> None:
+    """
+    Deliver what is held when SIGTERM comes, then die of it as if nobody had listened.
+
+    Only where nobody else handles SIGTERM, and only on the main thread (Python
+    sets no handler anywhere else); otherwise one line says so.
+    """
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        if signal.getsignal(signal.SIGTERM) is not _on_sigterm:
+            voice.say(
+                "sigterm",
+                "flush_on_sigterm has no effect: the application handles SIGTERM itself; "
+                "call userlens_instrument.flush() there",
+            )
+        return
+    try:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+    except ValueError:  # not on the main thread of the main interpreter
+        voice.say(
+            "sigterm",
+            "flush_on_sigterm has no effect: configure() was not called on the main thread",
+        )
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> None:
+    # This interrupts the main thread anywhere, perhaps within a lock of ours:
+    # the work is another thread's, and this one goes on with what it was at.
+    if _process.terminated.is_set():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+    try:
+        threading.Thread(target=_terminate, name="userlens-sigterm", daemon=True).start()
+    except RuntimeError:  # no thread is to be had
+        _terminate()
+
+
+def _terminate() -> None:
+    started = time.monotonic()
+    for sender, timeout in list(_process.senders.items()):
+        sender.hurry()
+        left = started + timeout - time.monotonic()
+        if not sender.flush(max(0.0, left)):
+            pending = sender.stats().pending
+            voice.say(None, f"SIGTERM: {pending} events could not be delivered in time")
+    voice.drain(_LAST_WORDS)
+    _process.terminated.set()
+    # Once more, for the main thread: only there can the handler be taken away.
+    os.kill(os.getpid(), signal.SIGTERM)

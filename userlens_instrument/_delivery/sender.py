@@ -1,0 +1,602 @@
+"""
+Worker threads: ask the schedule, attempt, report, wait.
+
+Every decision is the schedule's, made under one lock that is held for
+microseconds and never while anything waits. A log call never takes it: it
+appends to the buffer's inbox, and rings the bell if a worker sleeps.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import deque
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from userlens_instrument._core.outcome import Answer, Failure, Waits
+from userlens_instrument._core.schedule import Attempt, Held, Policy, Schedule, Settled
+from userlens_instrument._delivery.buffer import Buffer
+from userlens_instrument._delivery.stats import Ledger, Stats, make_stats
+from userlens_instrument._delivery.threads import (
+    is_own_thread,
+    mark_own_thread,
+    unmark_own_thread,
+)
+from userlens_instrument.events import Loss
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from userlens_instrument.events import Payload
+    from userlens_instrument.settings import Settings
+    from userlens_instrument.typing import Clock, Transport
+
+
+# Seconds without work after which a worker beyond the first ends.
+_IDLE = 5.0
+# Documented: "more than 10,000 events a minute: contact us first".
+_DOCUMENTED_PACE = 10_000
+# What on_error is told between two looks of a worker; past that it is a count.
+_MOST_LOSSES = 1_000
+
+# Seconds that on_error has at the end, however late it is.
+_LAST_WORDS = 0.25
+
+_CLOSED_LINES = {
+    "unauthorized": (
+        "Userlens refuses the write code (401); events are held and nothing is sent until it is "
+        "right: check USERLENS_WRITE_CODE or configure(write_code=…)"
+    ),
+    "redirect": (
+        "Userlens' address answers with a redirect, which is not followed; events are held: "
+        "check events_url and any proxy in between"
+    ),
+    "tls": (
+        "the certificate behind events_url is not trusted; events are held: check the URL, "
+        "the machine's CA certificates and any proxy in between"
+    ),
+}
+
+
+class _Barrier:
+    """Waits until every event up to a number has an outcome."""
+
+    __slots__ = ("done", "left", "seq")
+
+    def __init__(self, seq: int, left: int) -> None:
+        self.seq = seq
+        self.left = left
+        self.done = threading.Event()
+        if not left:
+            self.done.set()
+
+
+class Sender:
+    """
+    Delivers payloads in the background, one user's in order, users side by side.
+
+    Args:
+        settings: Bounds, waits and policies.
+        transport: Puts bytes on the wire.
+        clock: Both clocks.
+        say: Takes diagnostics: a kind to limit by, and a line.
+        draw: Returns a float in [0.0, 1.0): the dice of the jitter.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        transport: Transport,
+        clock: Clock,
+        say: Callable[[str | None, str], None],
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        """Start empty, with no thread."""
+        self._settings = settings
+        self._transport = transport
+        self._clock = clock
+        self._say = say
+        self._draw = draw
+        self._drop_oldest = settings.overflow == "drop_oldest"
+        self._policy = _policy(settings)
+        self.reset()
+
+    def reset(self) -> None:
+        """
+        Start afresh: at the beginning, and in a forked child.
+
+        There the parent delivers what the parent took in; every lock may have
+        been held at the fork, and no thread came along.
+        """
+        settings = self._settings
+        self.ledger = Ledger()
+        self._lock = threading.Lock()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._buffer = Buffer(
+            max_events=settings.max_queue_events,
+            max_bytes=settings.max_queue_bytes,
+            drop_oldest=self._drop_oldest,
+        )
+        self._schedule = Schedule(self._policy)
+        self._barriers: list[_Barrier] = []
+        self._losses: deque[Loss] = deque()
+        self._told = threading.Event()
+        self._threads = 0
+        self._sleeping = 0
+        # Read by log calls without the lock: whether a ring would be of use.
+        self._call = True
+        self._closed = False
+        self._exit_deadline: float | None = None
+        self._minute = (0.0, 0)
+
+    def reset_after_fork(self) -> None:
+        """Start afresh in a forked child, with connections of its own."""
+        self.reset()
+        self._transport.forget()
+
+    def __repr__(self) -> str:
+        """Show the state; no setting, so no write code."""
+        stats = self.stats()
+        return f"<Sender {stats.pending} held, {stats.delivered} delivered, {self._threads} threads>"
+
+    # ------------------------------------------------------------ on the caller's thread
+
+    def submit(self, payload: Payload) -> None:
+        """Take *payload* over. Never blocks and never raises; what does not fit is counted."""
+        self.ledger.count("accepted")
+        if self._closed:
+            self._drop("closed", "the client is closed", payload)
+            return
+        if not self._buffer.offer(payload):
+            self._drop("queue_full", "the buffer is full", payload)
+            return
+        if self._call:
+            self._ring()
+        if self._buffer.needs_weighing(payload) and self._lock.acquire(blocking=False):
+            try:
+                self._admit(self._clock.monotonic())
+            finally:
+                self._lock.release()
+        if self._exit_deadline is not None:
+            self._deliver_at_exit()
+
+    def _ring(self) -> None:
+        if self._sleeping:
+            self._call = False
+            self._bell.put(None)
+        elif self._threads:
+            self._call = False  # all are awake, and look into the inbox before they sleep
+        else:
+            self.start()
+
+    def start(self) -> bool:
+        """Start a worker, unless there is one; return whether there is one now."""
+        # Whoever holds the lock is a worker, or about to start one; if not, the
+        # next event tries again.
+        if self._lock.acquire(blocking=False):
+            try:
+                reserved = not self._threads
+                self._threads += reserved
+            finally:
+                self._lock.release()
+            if reserved:
+                self._spawn()
+        return self._threads > 0
+
+    def _drop(self, reason: str, problem: str, payload: Payload) -> None:
+        self.ledger.count("dropped", reason)
+        self._say(f"dropped {reason}", f"an event was dropped: {problem}")
+        self._note_loss(Loss(reason=reason, problem=problem, body=payload.body))
+
+    def _note_loss(self, loss: Loss) -> None:
+        if self._settings.on_error is not None and len(self._losses) < _MOST_LOSSES:
+            self._losses.append(loss)
+
+    # ------------------------------------------------------------ under the lock
+
+    def _admit(self, now: float) -> None:
+        """Move what log calls left in the inbox to the lanes."""
+        inbox, schedule = self._buffer.inbox, self._schedule
+        for _ in range(len(inbox)):
+            schedule.add(inbox.popleft(), now)
+        self._weigh()
+        while self._buffer.overfull:
+            held = schedule.evict()
+            if held is None:
+                break
+            self._drop("queue_full", "the buffer is full, and the oldest made room", held.payload)
+            self._lower_barriers(held)
+            self._weigh()
+
+    def _weigh(self) -> None:
+        self._buffer.held_events = self._schedule.events
+        self._buffer.held_bytes = self._schedule.size
+
+    def step(self) -> Attempt | float | None:
+        """
+        Return what to send now, or the seconds until there may be something.
+
+        None means: until something happens. The lock must be held.
+        """
+        now = self._clock.monotonic()
+        self._admit(now)
+        found = self._schedule.next(now)
+        if isinstance(found, Attempt):
+            return found
+        return None if found.until is None else max(0.0, found.until - now)
+
+    def _settle(self, attempt: Attempt, answer: Answer) -> None:
+        now, wall = self._clock.monotonic(), self._clock.wall()
+        settled = self._schedule.settle(attempt, answer, now=now, wall=wall, draw=self._draw)
+        self._weigh()
+        if settled.retried:
+            self.ledger.count("retried")
+        if settled.finished is not None:
+            self._finished(settled, answer)
+        if settled.closed is not None:
+            self._say(f"closed {settled.closed}", self._closed_line(settled.closed, answer))
+        if settled.opened:
+            self._say("opened", "Userlens takes events again")
+        self._watch_pace(now)
+
+    def _finished(self, settled: Settled, answer: Answer) -> None:
+        held = settled.finished
+        assert held is not None  # noqa: S101 - the caller looked
+        if settled.loss is None:
+            self.ledger.count("delivered")
+        else:
+            refused = settled.loss in ("rejected", "too_large")
+            self.ledger.count("refused" if refused else "dropped", settled.loss)
+            problem = _problem(settled.loss, answer)
+            self._say(f"lost {settled.loss} {answer.status}", f"an event was set aside: {problem}")
+            self._note_loss(
+                Loss(
+                    reason=settled.loss,
+                    problem=problem,
+                    status=answer.status,
+                    body=held.payload.body,
+                )
+            )
+        self._lower_barriers(held)
+
+    def _lower_barriers(self, held: Held) -> None:
+        for barrier in self._barriers:
+            if held.seq <= barrier.seq:
+                barrier.left -= 1
+                if barrier.left <= 0:
+                    barrier.done.set()
+
+    def _closed_line(self, reason: str, answer: Answer) -> str:
+        if reason in _CLOSED_LINES:
+            return _CLOSED_LINES[reason]
+        what = f"status {answer.status}" if answer.failure is None else answer.failure.value
+        return (
+            f"Userlens cannot be reached ({what}); {self._schedule.events} events are held, "
+            f"at most {self._settings.max_queue_events}, and tried again"
+        )
+
+    def _watch_pace(self, now: float) -> None:
+        if self._settings.max_events_per_minute is not None:
+            return
+        since, number = self._minute
+        if now - since >= 60.0:
+            since, number = now, 0
+        self._minute = (since, number + 1)
+        if number + 1 == _DOCUMENTED_PACE:
+            self._say(
+                "pace",
+                "more than 10,000 events a minute: Userlens asks to be contacted first "
+                "(or set max_events_per_minute)",
+            )
+
+    # ------------------------------------------------------------ workers
+
+    def _spawn(self) -> None:
+        """Start the worker that `_threads` already counts, if the interpreter lets us."""
+        try:
+            threading.Thread(target=self._work, name="userlens-sender", daemon=True).start()
+        except RuntimeError:
+            # No thread is to be had: at the interpreter's exit (3.12 and
+            # later), or because the machine is full. A flush delivers by
+            # itself, and the next event tries again.
+            with self._lock:
+                self._threads -= 1
+                self._call = True
+
+    def _work(self) -> None:
+        mark_own_thread()
+        lock = self._lock
+        try:
+            # A fork on this very thread (by on_error, say) replaces the lock:
+            # in the child this is not a worker any more.
+            while self._lock is lock and self._work_once():
+                pass
+        except Exception as error:
+            # Nothing in there raises; if it does (MemoryError), this worker
+            # ends, and the next event starts another.
+            with lock:
+                self._threads -= 1
+                self._call = True
+            self._say("worker", f"a sender thread ended by {type(error).__name__}; the next starts")
+
+    def _work_once(self) -> bool:
+        """Send one event, or sleep until there may be one; return False to end this worker."""
+        with self._lock:
+            found = self.step()
+            spare = isinstance(found, Attempt) and self._wants_spare()
+            if not isinstance(found, Attempt) and not self._fall_asleep():
+                return True
+        self._report_losses()
+        if not isinstance(found, Attempt):
+            return self._sleep(found)
+        if spare:
+            self._spawn()
+        self._attempt(found)
+        return True
+
+    def _wants_spare(self) -> bool:
+        """
+        Return whether to start another worker, before this one goes off to send.
+
+        One more than are busy, up to the bound: whoever logs while all are
+        busy cannot wait for a thread to start.
+        """
+        if self._sleeping:
+            if self._schedule.more(self._clock.monotonic()):
+                self._bell.put(None)
+                self._call = False
+            else:
+                self._call = True
+            return False
+        spare = self._threads < self._settings.max_workers
+        self._threads += spare
+        return spare
+
+    def _fall_asleep(self) -> bool:
+        """Announce that a ring will be of use; return False if something has come meanwhile."""
+        self._call = True
+        if self._buffer.inbox:
+            return False
+        self._sleeping += 1
+        return True
+
+    def _sleep(self, seconds: float | None) -> bool:
+        """Wait for the bell, or for *seconds*; return False if this worker is to end."""
+        lock = self._lock
+        try:
+            self._bell.get(timeout=_IDLE if seconds is None else min(seconds, _IDLE))
+            idle = False
+        except Empty:
+            idle = seconds is None or seconds >= _IDLE
+        with lock:
+            self._sleeping -= 1
+            self._call = self._sleeping > 0
+            ends = (idle and self._threads > 1) or (self._closed and not self._schedule.events)
+            self._threads -= ends
+            if not self._threads:
+                self._call = True
+        return not ends
+
+    def _attempt(self, attempt: Attempt, timeout: float | None = None) -> None:
+        """Make *attempt*, and take in what came of it."""
+        schedule, lock = self._schedule, self._lock
+        answer = Answer(failure=Failure.INTERNAL)
+        try:
+            answer = self._transport.send("/event", attempt.held.payload.body, timeout=timeout)
+        except Exception as error:
+            # The transport promises not to; if it does, the event is not lost
+            # and the thread does not die.
+            answer = Answer(failure=Failure.INTERNAL, detail=type(error).__name__)
+        finally:
+            with lock:
+                if self._schedule is schedule:
+                    self._settle(attempt, answer)
+        if self._settings.debug:
+            what = answer.status if answer.failure is None else answer.failure.value
+            kind = attempt.held.payload.kind
+            self._say(None, f"debug: a {kind} of {len(attempt.held.payload.body)} bytes: {what}")
+
+    def _report_losses(self) -> None:
+        """Tell `Settings.on_error`, on a thread of ours; whatever it does is its own affair."""
+        while self._losses:
+            try:
+                loss = self._losses.popleft()
+            except IndexError:  # another worker was faster
+                return
+            try:
+                assert self._settings.on_error is not None  # noqa: S101 - else none was noted
+                self._settings.on_error(loss)
+            except Exception as error:
+                self._say("on_error", f"on_error raised {type(error).__name__}, which is ignored")
+        self._told.set()
+
+    # ------------------------------------------------------------ flush and close
+
+    def flush(self, timeout: float) -> bool:
+        """
+        Wait until everything submitted before has an outcome.
+
+        Args:
+            timeout: Longest wait, in seconds.
+
+        Returns:
+            Whether everything has.
+        """
+        deadline = self._clock.monotonic() + timeout
+        if is_own_thread():
+            # From on_error: the worker that would deliver is the one that asks.
+            return self.stats().pending == 0
+        barrier = self._barrier(timeout)
+        if barrier is None:
+            return False
+        try:
+            if not barrier.done.is_set() and not self.start():
+                self._deliver_inline(barrier, deadline)
+            return barrier.done.wait(max(0.0, deadline - self._clock.monotonic()))
+        finally:
+            self._barriers.remove(barrier)
+
+    def _barrier(self, timeout: float) -> _Barrier | None:
+        with self._locked(timeout) as locked:
+            if not locked:
+                return None
+            self._admit(self._clock.monotonic())
+            barrier = _Barrier(self._schedule.last_seq, self._schedule.events)
+            self._barriers.append(barrier)
+        if self._sleeping:
+            self._bell.put(None)
+        return barrier
+
+    @contextmanager
+    def _locked(self, timeout: float) -> Iterator[bool]:
+        # Bounded: a signal handler that flushes may have interrupted the very
+        # thread that holds the lock.
+        locked = self._lock.acquire(timeout=max(0.0, timeout))
+        try:
+            yield locked
+        finally:
+            if locked:
+                self._lock.release()
+
+    def _deliver_inline(self, barrier: _Barrier, deadline: float) -> None:
+        """Deliver on this thread: no other can be had (3.12 at exit, or the machine is full)."""
+        nap = threading.Event()
+        mark_own_thread()
+        try:
+            while not barrier.done.is_set():
+                left = deadline - self._clock.monotonic()
+                if left <= 0:
+                    return
+                with self._lock:
+                    found = self.step()
+                if isinstance(found, Attempt):
+                    self._attempt(found, timeout=left)
+                else:
+                    nap.wait(left if found is None else min(left, found))
+            self._report_losses()
+        finally:
+            unmark_own_thread()
+
+    def hurry(self) -> None:
+        """Give what waits for a retry one more try at once."""
+        with self._locked(1.0) as locked:
+            if locked:
+                self._schedule.hurry(self._clock.monotonic())
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        for _ in range(self._threads):
+            self._bell.put(None)
+
+    def finish(self, timeout: float) -> bool:
+        """
+        Deliver what is held; count what could not be as dropped, and say so in one line.
+
+        Args:
+            timeout: Longest wait, in seconds.
+
+        Returns:
+            Whether everything that was held had an outcome in time.
+        """
+        deadline = self._clock.monotonic() + timeout
+        self.hurry()
+        if self.flush(timeout):
+            return True
+        left = self._abandon()
+        if left:
+            waited = f"within {timeout:g} seconds"
+            self._say(None, f"{left} events could not be delivered {waited} and are lost")
+            self._tell_losses(max(_LAST_WORDS, deadline - self._clock.monotonic()))
+        return not left
+
+    def _abandon(self) -> int:
+        """Count whatever is still held as dropped by the shutdown; return how many."""
+        with self._locked(1.0) as locked:
+            if not locked:
+                return 0
+            self._admit(self._clock.monotonic())
+            left = self._schedule.payloads()
+            self._schedule = Schedule(self._policy)
+            self._weigh()
+        for payload in left:
+            self.ledger.count("dropped", "shutdown")
+            self._note_loss(Loss(reason="shutdown", problem="the process ended", body=payload.body))
+        for barrier in list(self._barriers):
+            barrier.done.set()
+        return len(left)
+
+    def _tell_losses(self, timeout: float) -> None:
+        """Have on_error called; on a worker, because it may hang and an exit must not."""
+        if not self._losses:
+            return
+        self._told.clear()
+        self._wake_all()
+        if self._threads:
+            self._told.wait(timeout)
+        else:
+            self._report_losses()
+
+    def close(self, timeout: float) -> bool:
+        """Deliver what is held, take no more, let threads and connections go; see `finish`."""
+        self._closed = True
+        finished = self.finish(timeout)
+        self._wake_all()
+        self._transport.close()
+        return finished
+
+    def finish_at_exit(self, deadline: float) -> bool:
+        """
+        Do as `finish`, and from now on deliver each event before `submit` returns.
+
+        Other exit hooks may still log; nobody comes after them to wait.
+
+        Args:
+            deadline: On the monotonic clock; it bounds this and all that comes later.
+        """
+        finished = self.finish(max(0.0, deadline - self._clock.monotonic()))
+        self._exit_deadline = deadline
+        return finished
+
+    def _deliver_at_exit(self) -> None:
+        deadline = self._exit_deadline
+        if deadline is not None and not is_own_thread():
+            self.finish(max(0.0, deadline - self._clock.monotonic()))
+
+    def stats(self) -> Stats:
+        """Return what became of every event so far."""
+        buffer = self._buffer
+        inbox = sum(len(payload.body) for payload in list(buffer.inbox))
+        return make_stats(
+            self.ledger.read(),
+            pending_bytes=buffer.held_bytes + inbox,
+            threads=self._threads,
+            held_back=self._schedule.closed,
+        )
+
+
+def _policy(settings: Settings) -> Policy:
+    pace = settings.max_events_per_minute
+    return Policy(
+        waits=Waits(
+            base=settings.backoff_base,
+            cap=settings.backoff_cap,
+            retry_after_cap=settings.retry_after_cap,
+            probe_interval=settings.probe_interval,
+        ),
+        max_attempts=settings.max_attempts,
+        retry_for=settings.retry_for,
+        spacing=0.0 if pace is None else 60.0 / pace,
+        evicts=settings.overflow == "drop_oldest",
+    )
+
+
+def _problem(loss: str, answer: Answer) -> str:
+    what = f"status {answer.status}" if answer.failure is None else answer.failure.value
+    if loss == "expired":
+        return f"older than retry_for, and it failed again ({what})"
+    if loss == "attempts_exhausted":
+        return f"it failed max_attempts times while others were delivered ({what})"
+    return f"Userlens refuses it ({what})"

@@ -1,0 +1,240 @@
+"""
+``userlens-instrument inspector``: a local Userlens in a terminal.
+
+One line per event as it arrives. Ctrl+C or SIGTERM stops it.
+"""
+
+import argparse
+import os
+import queue
+import signal
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Final
+
+from userlens_instrument.exceptions import MissingExtraError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from userlens_instrument.inspector import Entry, InspectorServer, Recorder
+
+    Lines = queue.SimpleQueue[str | None]
+
+_DEFAULT_HOST: Final = "127.0.0.1"
+_DEFAULT_PORT: Final = 8899
+
+# Lines that wait for a terminal that is paused (Ctrl+S) or a slow pipe; then they are left out.
+_MAX_LINES: Final = 10_000
+# Names longer than this tell nothing more in a terminal.
+_MAX_NAME: Final = 60
+
+# How often to look up, in seconds. Only on Windows does Ctrl+C not wake a thread that waits for a
+# lock; everywhere else the wait needs no end.
+_TICK: Final = 0.5 if sys.platform == "win32" else None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """
+    Add this command's options.
+
+    There is none for a write code: everybody on the machine can read a command line.
+
+    Args:
+        parser: The parser of the command.
+    """
+    parser.add_argument(
+        "--host",
+        default=_DEFAULT_HOST,
+        help="address to listen on; only this machine by default (%(default)s)",
+    )
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=_DEFAULT_PORT,
+        help="port to listen on; 0 takes any free one (%(default)s)",
+    )
+    parser.add_argument(
+        "--record",
+        metavar="FILE.jsonl",
+        help="append every accepted request to this file, one JSON line each",
+    )
+    parser.add_argument(
+        "--max-events",
+        type=_positive,
+        default=1_000,
+        metavar="N",
+        help="how many events to keep in memory (%(default)s)",
+    )
+    parser.add_argument(
+        "--check-write-code",
+        action="store_true",
+        help="accept only the write code in the environment variable USERLENS_WRITE_CODE",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """
+    Serve until Ctrl+C or SIGTERM.
+
+    Args:
+        args: What `add_arguments` asked for.
+
+    Returns:
+        The exit code: 0 when stopped, 2 if it could not start.
+    """
+    try:
+        from userlens_instrument.inspector import (  # noqa: PLC0415 -- heavy, and an extra
+            InspectorServer,
+            Recorder,
+            Store,
+        )
+    except MissingExtraError as error:
+        return _refuse(str(error))
+    write_code = None
+    if args.check_write_code:
+        write_code = os.environ.get("USERLENS_WRITE_CODE")
+        if not write_code:
+            return _refuse("--check-write-code needs USERLENS_WRITE_CODE in the environment")
+    lines: Lines = queue.SimpleQueue()
+    recorder = None
+    try:
+        if args.record is not None:
+            recorder = Recorder(args.record, complain=_complain)
+        server = InspectorServer(
+            host=args.host,
+            port=args.port,
+            store=Store(max_events=args.max_events, on_entry=_shower(lines)),
+            write_code=write_code,
+            recorder=recorder,
+        )
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+        if args.record is not None and recorder is None:
+            return _refuse(f"cannot write to {_printable(args.record)}: {problem}")
+        _close(recorder)
+        where = f"{_printable(args.host)}:{args.port}"
+        return _refuse(f"cannot listen on {where}: {problem}; choose another --host or --port")
+    if not server.is_loopback:
+        _complain("other machines can reach this inspector and read what it is sent")
+    try:
+        return _serve(server, lines, checks=write_code is not None)
+    finally:
+        _close(recorder)
+
+
+def _serve(server: "InspectorServer", lines: "Lines", *, checks: bool) -> int:
+    """Run *server* and print *lines* until a signal ends them."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        # A SimpleQueue's put may interrupt its get in the same thread; no other queue's may.
+        lines.put(None)
+
+    before = {each: signal.signal(each, end) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with server:
+            code = "<the one in your environment>" if checks else "anything"
+            _say(f"Userlens inspector on {server.url} (Ctrl+C stops it)")
+            _say(
+                "Point a service at it:"
+                f" USERLENS_EVENTS_URL={server.url} USERLENS_RAW_URL={server.url}"
+                f" USERLENS_WRITE_CODE={code}"
+            )
+            _show(lines, tick=_TICK)
+    except BrokenPipeError:
+        # Who read the output is gone (| head). Python would complain once more as it flushes
+        # on its way out; see "Note on SIGPIPE" in the documentation of the signal module.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return 0
+
+
+def _show(lines: "Lines", *, tick: float | None) -> None:
+    """Print *lines* as they come, until None comes."""
+    while True:
+        try:
+            line = lines.get(timeout=tick)
+        except queue.Empty:
+            continue
+        if line is None:
+            return
+        _say(line)
+
+
+def _shower(lines: "Lines") -> "Callable[[Entry], None]":
+    """Return what turns an entry into a line, on the server's thread, without ever waiting."""
+
+    def show(entry: "Entry") -> None:
+        if lines.qsize() < _MAX_LINES:
+            lines.put(_line(entry))
+
+    return show
+
+
+def _line(entry: "Entry") -> str:
+    """Say in one line what arrived."""
+    name = entry.event if entry.event is not None else entry.group_id
+    parts = [
+        entry.received_at[11:],
+        _printable(entry.type or entry.path).ljust(8),
+        _printable(name or "-"),
+        f"user {_printable(entry.user_id or '-')}",
+        entry.verdict if not entry.reason else f"{entry.verdict}: {_printable(entry.reason, 300)}",
+    ]
+    return "  ".join(parts)
+
+
+def _printable(text: str, limit: int = _MAX_NAME) -> str:
+    """
+    Make *text* safe for a terminal.
+
+    An event's name comes from anywhere. Control characters (they move the cursor, set the
+    window's title) and characters that reorder a line are shown escaped.
+    """
+    shown = "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def _say(line: str) -> None:
+    """Print *line* now, in whatever the terminal can show."""
+    encoding = sys.stdout.encoding or "utf-8"
+    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+def _complain(problem: str) -> None:
+    """Say *problem* in one line on stderr."""
+    print(f"userlens-instrument inspector: {problem}", file=sys.stderr, flush=True)
+
+
+def _refuse(problem: str) -> int:
+    """Say why it does not start; return the exit code."""
+    _complain(problem)
+    return 2
+
+
+def _close(recorder: "Recorder | None") -> None:
+    """Close *recorder*, if there is one."""
+    if recorder is not None:
+        recorder.close()
+
+
+def _port(text: str) -> int:
+    """Parse a port number."""
+    return _number(text, lowest=0, highest=65_535)
+
+
+def _positive(text: str) -> int:
+    """Parse a number of events."""
+    return _number(text, lowest=1, highest=10_000_000)
+
+
+def _number(text: str, *, lowest: int, highest: int) -> int:
+    """Parse a decimal number within bounds."""
+    if text.isascii() and text.isdigit() and len(text) <= 8 and lowest <= int(text) <= highest:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"must be a number from {lowest} to {highest}")

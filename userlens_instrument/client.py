@@ -1,0 +1,525 @@
+"""
+The client: wires settings, encoder, sender and transport; and finds the right one for a caller.
+
+One client per distinct settings in a process: handlers and processors that are
+configured alike share it, and a reload of the logging config finds it again.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from userlens_instrument._core.encode import Encoder
+from userlens_instrument._core.extract import Reader, normalize
+from userlens_instrument._core.outcome import Answer
+from userlens_instrument._delivery import lifecycle
+from userlens_instrument._delivery.clock import SystemClock
+from userlens_instrument._delivery.diagnostics import voice
+from userlens_instrument._delivery.sender import Sender
+from userlens_instrument._delivery.stats import Stats
+from userlens_instrument.events import Event, Group, Identify, Track
+from userlens_instrument.exceptions import InvalidEventError, SettingsError
+from userlens_instrument.settings import Settings
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import FrameType, TracebackType
+
+    from userlens_instrument._core.extract import Plumbing, Record
+    from userlens_instrument.events import Id, Time
+    from userlens_instrument.typing import Clock, Transport
+
+
+# Tagged records whose second entrance is still recognised. A record that waits
+# behind a QueueHandler while this many others pass is the bound's worst case.
+_MOST_REMEMBERED = 8_192
+
+# Frames of these are between a log call and us; the one before is the call site.
+_BETWEEN = ("structlog", "userlens_instrument", "logging")
+
+
+class OnceGuard:
+    """
+    Recognises a record at its second entrance.
+
+    By the identity of an object that is made new for each record and that every
+    copy of the record shares. Nothing is written on the record: other handlers
+    would print it. The guard keeps what it has seen alive, so that an identity
+    cannot come to mean another object.
+    """
+
+    __slots__ = ("_order", "_seen")
+
+    def __init__(self) -> None:
+        """Start with nothing seen."""
+        self._seen: dict[int, tuple[object]] = {}
+        self._order: deque[int] = deque()
+
+    def claim(self, token: object) -> bool:
+        """Return whether *token* is seen for the first time. Atomic, without a lock."""
+        mine = (token,)
+        if self._seen.setdefault(id(token), mine) is not mine:
+            return False
+        self._order.append(id(token))
+        if len(self._order) > _MOST_REMEMBERED:
+            self._seen.pop(self._order.popleft(), None)
+        return True
+
+    def has_seen(self, *tokens: object) -> bool:
+        """Return whether any of *tokens* has been claimed."""
+        return any(id(token) in self._seen for token in tokens)
+
+
+class DryRun:
+    """The transport of ``dry_run``: answers success, and opens no socket."""
+
+    def send(self, path: str, body: bytes, *, timeout: float | None = None) -> Answer:  # noqa: ARG002 - the protocol's
+        """Answer success."""
+        return Answer(status=200)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def forget(self) -> None:
+        """Nothing to let go of."""
+
+
+class Client:
+    """
+    Takes events and delivers them in the background.
+
+    `configure` and the entrances make the clients of a process; making one by
+    hand is for tests and for a second Userlens.
+
+    Args:
+        settings: As from `Settings.load`.
+        transport: Puts bytes on the wire; urllib3 if absent.
+        clock: Both clocks; the machine's if absent.
+
+    .. versionadded:: 0.1.0
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        transport: Transport | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Work out everything that the settings imply; start nothing."""
+        self.settings = settings
+        self._clock = clock or SystemClock()
+        self._encoder = Encoder(settings)
+        self._mute = _mute(settings)
+        self.sender = Sender(settings, transport or _transport(settings), self._clock, voice.say)
+        self.once = _once_guard(settings)
+        self._closed = False
+        lifecycle.register(self.sender, settings.shutdown_timeout)
+        if settings.flush_on_sigterm:
+            lifecycle.flush_on_sigterm()
+        if self._mute == "no_write_code":
+            voice.say(
+                "no write code",
+                "there is no write code: no event is sent; set USERLENS_WRITE_CODE "
+                "or call configure(write_code=…), or set disabled=True to silence this",
+            )
+
+    def __repr__(self) -> str:
+        """Show the state; the write code is in no repr."""
+        state = self._mute or ("closed" if self._closed else "open")
+        return f"<Client {state}, {self.settings.events_url}, {self.sender!r}>"
+
+    def __enter__(self) -> Client:
+        """Return the client itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Deliver what is held, and close."""
+        self.close()
+
+    # ------------------------------------------------------------ events in
+
+    def reader(self, plumbing: Plumbing) -> Reader:
+        """Return how records are read for this client, at an entrance with such *plumbing*."""
+        return Reader(
+            user_id_keys=self.settings.user_id_keys,
+            group_id_keys=self.settings.group_id_keys,
+            plumbing=plumbing,
+        )
+
+    def capture(
+        self, reader: Reader, tag: object, record: Record, site: Callable[[], str]
+    ) -> None:
+        """
+        Take the events that *tag* makes of *record*. Never raises an `Exception`.
+
+        Args:
+            reader: As from `reader`.
+            tag: The value under ``userlens_event``.
+            record: What it stands on.
+            site: Returns the call site, as ``path:line``; asked only for a diagnostic.
+        """
+        try:
+            if self._mute is not None:
+                self._drop_unread(tag)
+                return
+            for event in reader.read(tag, record):
+                if isinstance(event, InvalidEventError):
+                    self._invalid(event, site)
+                else:
+                    self._send(event, site)
+        except Exception as error:
+            self._hostile(error, site)
+
+    def track(
+        self,
+        user_id: Id,
+        event: str,
+        properties: Mapping[str, object] | None = None,
+        *,
+        timestamp: Time | None = None,
+    ) -> None:
+        """Take a `Track`, as if a tagged line had been logged. Never raises an `Exception`."""
+        self._take(Track(user_id, event, properties, timestamp))
+
+    def identify(
+        self, user_id: Id, traits: Mapping[str, object] | None, *, timestamp: Time | None = None
+    ) -> None:
+        """Take an `Identify`, as if a tagged line had been logged. Never raises an `Exception`."""
+        self._take(Identify(user_id, traits, timestamp))
+
+    def group(
+        self,
+        group_id: Id,
+        user_id: Id,
+        traits: Mapping[str, object] | None = None,
+        *,
+        timestamp: Time | None = None,
+    ) -> None:
+        """Take a `Group`, as if a tagged line had been logged. Never raises an `Exception`."""
+        self._take(Group(group_id, user_id, traits, timestamp))
+
+    def _take(self, event: Event) -> None:
+        try:
+            if self._mute is not None:
+                self._drop_unread(event)
+            else:
+                self._send(normalize(event, default_time=self._clock.wall()), call_site)
+        except InvalidEventError as error:
+            self._invalid(error, call_site)
+        except Exception as error:
+            self._hostile(error, call_site)
+
+    def _send(self, event: Event, site: Callable[[], str]) -> None:
+        try:
+            encoded = self._encoder.encode(event)
+        except InvalidEventError as error:
+            self._invalid(error, site)
+            return
+        ledger = self.sender.ledger
+        if encoded.cut:
+            ledger.count("cut", "", encoded.cut)
+        if encoded.redacted:
+            ledger.count("redacted", "", encoded.redacted)
+        self.sender.submit(encoded.payload)
+
+    def _drop_unread(self, tag: object) -> None:
+        # One for each event that it would have been, as far as a glance tells.
+        number = len(tag) if isinstance(tag, (list, tuple)) else int(tag not in (None, False))
+        self.sender.ledger.count("accepted", "", number)
+        self.sender.ledger.count("dropped", str(self._mute), number)
+
+    def _invalid(self, error: InvalidEventError, site: Callable[[], str]) -> None:
+        self.sender.ledger.count("invalid", error.reason)
+        where = site()
+        voice.say(f"invalid {error.reason} {where}", f"not an event, at {where}: {error}")
+
+    def _hostile(self, error: Exception, site: Callable[[], str]) -> None:
+        self.sender.ledger.count("invalid", "unreadable")
+        where = site()
+        # The type alone: the text of a foreign exception may hold anything.
+        kind = type(error).__name__
+        voice.say(f"unreadable {where}", f"not an event, at {where}: reading it raised {kind}")
+
+    # ------------------------------------------------------------ the other end
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """
+        Wait until everything accepted before the call has an outcome.
+
+        Args:
+            timeout: Longest wait, in seconds.
+
+        Returns:
+            Whether everything has.
+        """
+        return self.sender.flush(timeout)
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """
+        Deliver what is held, then take no more; what is left then is counted as dropped.
+
+        Args:
+            timeout: Longest wait, in seconds.
+
+        Returns:
+            Whether everything had an outcome in time.
+        """
+        self._closed = True
+        return self.sender.close(timeout)
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called: events are counted as dropped."""
+        return self._closed
+
+    def stats(self) -> Stats:
+        """Return what became of every event so far."""
+        return self.sender.stats()
+
+
+def _mute(settings: Settings) -> str | None:
+    """Return why no event is sent at all, or None."""
+    if settings.disabled:
+        return "disabled"
+    if settings.write_code is None and not settings.dry_run:
+        return "no_write_code"
+    return None
+
+
+def _transport(settings: Settings) -> Transport:
+    if settings.dry_run or _mute(settings):
+        return DryRun()
+    # Here, so that urllib3 is imported by the first client and not by an import.
+    from userlens_instrument._delivery.transport import UrllibTransport  # noqa: PLC0415
+
+    return UrllibTransport(settings)
+
+
+# ---------------------------------------------------------------- the clients of this process
+
+
+class _Registry:
+    """The clients of this process."""
+
+    def __init__(self) -> None:
+        # Reentrant: a signal handler may log its first event within a first event.
+        self.lock = threading.RLock()
+        self.clients: dict[object, Client] = {}
+        self.guards: dict[object, OnceGuard] = {}
+        self.default: Client | None = None
+        #: What the clients that were closed had counted.
+        self.closed_stats = Stats()
+
+    def after_fork(self) -> None:
+        self.lock = threading.RLock()
+        self.closed_stats = Stats()
+
+
+_registry = _Registry()
+lifecycle.on_fork(_registry.after_fork)
+
+
+def _once_guard(settings: Settings) -> OnceGuard:
+    """Return the guard of a destination: two clients with one destination are one road twice."""
+    where = (settings.write_code, settings.events_url, settings.dry_run)
+    return _registry.guards.setdefault(where, OnceGuard())
+
+
+def shared_client(settings: Settings) -> Client:
+    """Return the client of this process for *settings*, making it if there is none."""
+    # A callable need not be hashable, and is the same only if it is the same.
+    key = (replace(settings, on_error=None), id(settings.on_error))
+    with _registry.lock:
+        client = _registry.clients.get(key)
+        if client is None or client.closed:
+            client = _registry.clients[key] = Client(settings)
+        return client
+
+
+def configure(write_code: str | None = None, **settings: Any) -> Client:
+    """
+    Make the process-wide default client, and return it.
+
+    It may come before or after logging is set up: entrances without settings
+    of their own look for it at their first event. Environment variables
+    ``USERLENS_*`` fill in what is absent.
+
+    Args:
+        write_code: The write code of the Userlens workspace.
+        **settings: See `Settings`.
+
+    Raises:
+        SettingsError: If a setting is unknown or wrong.
+
+    .. versionadded:: 0.1.0
+    """
+    if write_code is not None:
+        settings["write_code"] = write_code
+    client = shared_client(Settings.load(settings))
+    _registry.default = client
+    return client
+
+
+def default_client() -> Client:
+    """
+    Return the process-wide default client, making it of the environment if there is none.
+
+    Never raises: on the logging path a wrong environment is one line of
+    diagnostics and a client that drops, and counts, every event.
+    """
+    client = _registry.default
+    if client is not None:
+        return client
+    with _registry.lock:
+        if _registry.default is None:
+            try:
+                settings = Settings.load({})
+            except SettingsError as error:
+                voice.say("settings", f"no event is sent: {error}", logging.ERROR)
+                settings = Settings(disabled=True)
+            _registry.default = shared_client(settings)
+        return _registry.default
+
+
+def flush(timeout: float = 5.0) -> bool:
+    """
+    Wait until everything accepted before the call has an outcome, for every client.
+
+    Args:
+        timeout: Longest wait for all of them together, in seconds.
+
+    Returns:
+        Whether everything has.
+
+    .. versionadded:: 0.1.0
+    """
+    return _all(lambda client, left: client.flush(left), timeout)
+
+
+def shutdown(timeout: float = 5.0) -> bool:
+    """
+    Deliver what is held, then take no more, for every client.
+
+    What is left then is counted as dropped. A later `configure` starts afresh;
+    entrances without settings of their own find the new client.
+
+    Args:
+        timeout: Longest wait for all of them together, in seconds.
+
+    Returns:
+        Whether everything had an outcome in time.
+
+    .. versionadded:: 0.1.0
+    """
+    for client in list(_registry.clients.values()):
+        client.sender.hurry()
+    finished = _all(lambda client, left: client.close(left), timeout)
+    with _registry.lock:
+        for key, client in list(_registry.clients.items()):
+            if client.closed and client is not _registry.default:
+                _registry.closed_stats += client.stats()
+                del _registry.clients[key]
+    return finished
+
+
+def _all(act: Callable[[Client, float], bool], timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    results = [
+        act(client, max(0.0, deadline - time.monotonic()))
+        for client in list(_registry.clients.values())
+    ]
+    return all(results)
+
+
+def stats() -> Stats:
+    """
+    Return what became of every event of this process so far, over every client.
+
+    .. versionadded:: 0.1.0
+    """
+    total = _registry.closed_stats
+    for client in list(_registry.clients.values()):
+        total += client.stats()
+    return total
+
+
+def track(
+    user_id: Id,
+    event: str,
+    properties: Mapping[str, object] | None = None,
+    *,
+    timestamp: Time | None = None,
+) -> None:
+    """
+    Take a `Track` without a log line: for what must not depend on a log level.
+
+    Never blocks and never raises; what is wrong is counted, and said once.
+
+    .. versionadded:: 0.1.0
+    """
+    default_client().track(user_id, event, properties, timestamp=timestamp)
+
+
+def identify(
+    user_id: Id, traits: Mapping[str, object] | None, *, timestamp: Time | None = None
+) -> None:
+    """
+    Take an `Identify` without a log line; see `track`.
+
+    .. versionadded:: 0.1.0
+    """
+    default_client().identify(user_id, traits, timestamp=timestamp)
+
+
+def group(
+    group_id: Id,
+    user_id: Id,
+    traits: Mapping[str, object] | None = None,
+    *,
+    timestamp: Time | None = None,
+) -> None:
+    """
+    Take a `Group` without a log line; see `track`.
+
+    .. versionadded:: 0.1.0
+    """
+    default_client().group(group_id, user_id, traits, timestamp=timestamp)
+
+
+# ---------------------------------------------------------------- what surrounds a log call
+
+
+def structlog_context() -> Mapping[str, Any]:
+    """
+    Return structlog's contextvars, for either entrance.
+
+    Without importing structlog: who has not imported it has bound nothing.
+    """
+    module = sys.modules.get("structlog.contextvars")
+    if module is None:
+        return {}
+    context: Mapping[str, Any] = module.get_contextvars()
+    return context
+
+
+def call_site() -> str:
+    """Return ``path:line`` of the innermost frame outside of logging, structlog and us."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as logging's own findCaller
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _BETWEEN:
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "unknown"

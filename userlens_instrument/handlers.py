@@ -1,0 +1,194 @@
+"""The logging entrance: a handler that captures tagged records, and never waits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from userlens_instrument import processors
+from userlens_instrument._core.extract import Plumbing, Reader, Record
+from userlens_instrument._delivery.threads import is_own_thread
+from userlens_instrument.client import (
+    Client,
+    default_client,
+    shared_client,
+    structlog_context,
+)
+from userlens_instrument.settings import Settings
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+TAG = processors.TAG
+
+# Read off a real record, so that a name that a later Python adds is known; and
+# the three that are there only at times: after formatting, and from 3.12 on.
+_RECORD_NAMES = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
+    "asctime",
+    "message",
+    "taskName",
+}
+PLUMBING = Plumbing(_RECORD_NAMES | {"level", "logger", "timestamp"})
+
+# Records of these are ours, or of what we send with. By prefix: urllib3 logs
+# under names such as urllib3.util.retry, too.
+_OWN = ("urllib3", "userlens_instrument")
+
+
+class UserlensHandler(logging.Handler):
+    """
+    Turn tagged log records into Userlens events.
+
+    It takes no lock, does nothing but append to a buffer, and neither
+    `flush` nor `close` waits: ``dictConfig`` calls both while it holds the
+    lock that every logger needs.
+
+    Args:
+        level: As of any handler; a number or a name.
+        client: Where to; by *settings*, or the default client, if absent.
+        tag: Name of the attribute (``extra={"userlens_event": …}``) that tags a record.
+        **settings: See `Settings`. With any, the handler has the client of this
+            process for these settings, and not the default one.
+
+    Raises:
+        SettingsError: If a setting is unknown or wrong.
+
+    .. versionadded:: 0.1.0
+    """
+
+    def __init__(
+        self,
+        level: int | str = logging.NOTSET,
+        *,
+        client: Client | None = None,
+        tag: str = TAG,
+        **settings: Any,
+    ) -> None:
+        """Check the settings; start nothing."""
+        super().__init__(level)
+        self._given = client
+        self._settings = Settings.load(settings) if settings else None
+        self._tag = tag
+        self._reader: tuple[Client | None, Reader | None] = (None, None)
+
+    def createLock(self) -> None:  # noqa: N802 - logging's name
+        """Have no lock: there is nothing to guard, and at exit logging holds it while it flushes."""
+        self.lock = None
+
+    def handle(self, record: logging.LogRecord) -> Any:
+        """Filter *record*, and capture it if it is tagged."""
+        result = self.filter(record)
+        if isinstance(result, logging.LogRecord):  # a filter may replace it, from 3.12 on
+            record = result
+        if result:
+            self.emit(record)
+        return result
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Capture *record* if it is tagged. Never raises an `Exception`, never writes on it."""
+        try:
+            fields = record.__dict__
+            if self._tag in fields:
+                self._capture(fields[self._tag], record, fields)
+            elif type(fields["msg"]) is not str or fields["args"]:
+                self._look_deeper(record)
+        except Exception:  # noqa: S110 - nothing raises into the application; capture() has counted
+            pass
+
+    def _look_deeper(self, record: logging.LogRecord) -> None:
+        """Capture a record whose tag is in its dict: structlog's in ``msg``, or the lone argument."""
+        for place in (record.msg, record.args):
+            if isinstance(place, Mapping) and self._tag in place:
+                self._capture(place[self._tag], record, place)
+                return
+
+    def _capture(
+        self, tag: object, record: logging.LogRecord, place: Mapping[Any, Any]
+    ) -> None:
+        if tag is None or tag is False or is_own_thread() or record.name.startswith(_OWN):
+            return
+        client = self._client()
+        once = client.once
+        # Made new with each record, and shared by every copy of it; `created`
+        # itself is not always (a frozen clock hands out one object).
+        token = getattr(record, "relativeCreated", record)
+        if once.has_seen(record.msg, tag) or not once.claim(token):
+            client.sender.ledger.count("duplicates")
+            return
+        if place is record.msg or isinstance(record.msg, Mapping):
+            fields, message, plumbing = self._from_dict(record, place)
+        else:
+            fields, message, plumbing = self._from_extra(record), record.msg, PLUMBING
+        found = Record(
+            fields=fields, message=message, created=record.created, context=structlog_context
+        )
+        client.capture(self._reader_for(client, plumbing), tag, found, _site(record))
+
+    def _from_dict(
+        self, record: logging.LogRecord, place: Mapping[Any, Any]
+    ) -> tuple[dict[Any, Any], object, Plumbing]:
+        """Read structlog's event dict, which `wrap_for_formatter` puts into ``msg``."""
+        fields = dict(record.msg) if isinstance(record.msg, Mapping) else {}
+        if place is not record.msg:
+            fields.update(PLUMBING.own_fields(place))
+        fields.pop(self._tag, None)
+        message = fields.get("event")
+        if message is None:
+            message = fields.get("message", fields.get("msg"))
+        return fields, message, processors.PLUMBING
+
+    def _from_extra(self, record: logging.LogRecord) -> dict[Any, Any]:
+        fields = dict(record.__dict__)
+        if isinstance(record.args, Mapping):  # log.info("%(rows)d rows", {"rows": 5})
+            for name, value in record.args.items():
+                fields.setdefault(name, value)
+        fields.pop(self._tag, None)
+        # Other people's objects: Celery puts a task's context under "data",
+        # Django a request, and what becomes of it, beside its own lines.
+        if record.name.startswith("celery"):
+            fields.pop("data", None)
+        if record.name.startswith("django"):
+            for name in ("request", "server_time", "status_code"):
+                fields.pop(name, None)
+        elif not isinstance(fields.get("request"), (str, int, dict, type(None))):
+            del fields["request"]
+        return fields
+
+    def _client(self) -> Client:
+        if self._given is not None:
+            return self._given
+        if self._settings is not None:
+            return shared_client(self._settings)
+        return default_client()
+
+    def _reader_for(self, client: Client, plumbing: Plumbing) -> Reader:
+        known, reader = self._reader
+        if known is not client or reader is None or reader.plumbing is not plumbing:
+            reader = client.reader(plumbing)
+            # One tuple, swapped whole: threads share this handler.
+            self._reader = (client, reader)
+        return reader
+
+    def flush(self) -> None:
+        """Do nothing: see `userlens_instrument.flush` for waiting."""
+
+    def close(self) -> None:
+        """
+        Take the handler off logging's list; wait for nothing, lose nothing.
+
+        The client goes on and delivers: a closed handler may still be attached
+        (a ``dictConfig`` without ``root`` does that), and the exit has a hook of its own.
+        """
+        super().close()
+
+    def __repr__(self) -> str:
+        """Show level and client."""
+        level = logging.getLevelName(self.level)
+        return f"<UserlensHandler ({level}) tag={self._tag!r} client={self._given!r}>"
+
+
+def _site(record: logging.LogRecord) -> Callable[[], str]:
+    return lambda: f"{record.pathname}:{record.lineno}"

@@ -1,0 +1,167 @@
+"""The structlog entrance: a processor that lets every event dict pass, and captures the tagged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from userlens_instrument._core.extract import Plumbing, Reader, Record
+from userlens_instrument._core.times import parse_time
+from userlens_instrument._delivery.clock import SystemClock
+from userlens_instrument._delivery.threads import is_own_thread
+from userlens_instrument.client import (
+    Client,
+    call_site,
+    default_client,
+    structlog_context,
+)
+
+
+if TYPE_CHECKING:
+    import logging
+
+
+TAG = "userlens_event"
+
+# What structlog itself, and its own processors, put beside the fields of a
+# call. A field "name" is data here: only the call-site names below are shared
+# with a LogRecord, and some of them an application may well use itself.
+PLUMBING = Plumbing(
+    frozenset(
+        {
+            "event",
+            "level",
+            "level_number",
+            "logger",
+            "timestamp",
+            "exc_info",
+            "exception",
+            "stack",
+            "stack_info",
+            "stacklevel",
+            "positional_args",
+        }
+    ),
+    callsite=frozenset({"filename", "module", "process", "thread"}),
+    names_of_callsite=frozenset(
+        {
+            "func_name",
+            "lineno",
+            "pathname",
+            "process_name",
+            "qual_module",
+            "qual_name",
+            "task_name",
+            "thread_name",
+        }
+    ),
+)
+
+_wall = SystemClock.wall
+
+
+class UserlensProcessor:
+    """
+    Turn tagged event dicts into Userlens events; hand on every one as it is.
+
+    Put it after ``merge_contextvars`` and before anything that renders. It
+    returns the very object that it was given, whatever its type, and never
+    raises an `Exception`.
+
+    Args:
+        client: Where to; the default client, found at the first event, if absent.
+        tag: Name of the field that tags a line.
+        keep_tag: Whether the tag stays on the event dict and is rendered.
+
+    .. versionadded:: 0.1.0
+    """
+
+    def __init__(
+        self, client: Client | None = None, *, tag: str = TAG, keep_tag: bool = False
+    ) -> None:
+        """Take over the options; start nothing."""
+        self._client = client
+        self._tag = tag
+        self._keep_tag = keep_tag
+        self._reader: tuple[Client | None, Reader | None] = (None, None)
+
+    def __repr__(self) -> str:
+        """Show the options."""
+        return f"UserlensProcessor(client={self._client!r}, tag={self._tag!r})"
+
+    def __call__(self, logger: Any, method_name: str, event_dict: Any) -> Any:
+        """Capture *event_dict* if it is tagged, and return it."""
+        # One lookup decides for the untagged. After a renderer it is a str,
+        # bytes or a tuple, which we only hand on.
+        if type(event_dict) is dict and self._tag in event_dict:
+            try:
+                self._capture(event_dict)
+            except Exception:  # noqa: S110 - nothing raises into the application; capture() has counted
+                pass
+        return event_dict
+
+    def _capture(self, event_dict: dict[str, Any]) -> None:
+        tag = event_dict[self._tag]
+        if not self._keep_tag:
+            del event_dict[self._tag]
+        if tag is None or tag is False or is_own_thread():
+            return
+        client = self._client or default_client()
+        # Within a ProcessorFormatter: the stdlib record, or a copy of it.
+        record: logging.LogRecord | None = event_dict.get("_record")
+        if not self._first(client, event_dict, tag, record):
+            client.sender.ledger.count("duplicates")
+            return
+        text = event_dict.get("event")
+        if text is None:  # renamed by EventRenamer
+            text = event_dict.get("message", event_dict.get("msg"))
+        fields = event_dict
+        if tag is not None and self._keep_tag:
+            fields = {name: event_dict[name] for name in event_dict if name != self._tag}
+        created = parse_time(getattr(record, "created", None))
+        found = Record(
+            fields=fields,
+            message=text,
+            created=_wall() if created is None else created,
+            context=structlog_context,
+        )
+        client.capture(self._reader_for(client), tag, found, call_site)
+
+    def _first(
+        self, client: Client, event_dict: dict[str, Any], tag: object, record: Any
+    ) -> bool:
+        """Return whether no other entrance has had this record, and note that we had it."""
+        once = client.once
+        if once.has_seen(event_dict.get("event"), tag):
+            return False  # an event dict of ours, tag kept, in a second processor
+        if record is not None and not once.claim(getattr(record, "relativeCreated", record)):
+            return False
+        if self._keep_tag:
+            # The tag travels on to handlers. Equal but new objects in the same
+            # places tell them that we had it, in every copy and every bridge,
+            # and print the same.
+            for name in ("event", self._tag):
+                fresh = _renewed(event_dict.get(name))
+                if fresh is not None:
+                    event_dict[name] = fresh
+                    once.claim(fresh)
+            once.claim(event_dict)
+        return True
+
+    def _reader_for(self, client: Client) -> Reader:
+        known, reader = self._reader
+        if known is not client or reader is None:
+            reader = client.reader(PLUMBING)
+            # One tuple, swapped whole: threads share this processor.
+            self._reader = (client, reader)
+        return reader
+
+
+def _renewed(value: object) -> object:
+    """Return an equal object of the same type that is certainly a new one, or None."""
+    if type(value) is str and len(value) > 1:  # shorter ones are shared by the interpreter
+        return (value + " ")[:-1]
+    if type(value) is dict:
+        return dict(value)
+    if type(value) is list:
+        return list(value)
+    return None

@@ -1,0 +1,369 @@
+"""
+Settings: one frozen dataclass, each field with its unit.
+
+A wrong value is one `SettingsError` at start-up that names the setting, the
+problem and the fix. No message ever echoes a value: it could be the write code.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from userlens_instrument.exceptions import SettingsError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from userlens_instrument.events import Loss
+
+
+ENVIRONMENT_PREFIX = "USERLENS_"
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+# Two ids, a name and the fixed words of a body, at their own limits, fit well
+# within this; a smaller bound could refuse an event that has no properties.
+_SMALLEST_BODY = 8 * 1024
+# A day. Longer waits than that are typing mistakes (milliseconds for seconds).
+_LONGEST_WAIT = 86_400.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """
+    Everything that can be set. Durations are seconds, sizes are bytes.
+
+    Each field has an environment variable, ``USERLENS_`` and its name in
+    capitals, that fills in where no argument is given; an argument wins.
+
+    Attributes:
+        write_code: The secret that authenticates to Userlens. Without one: one
+            warning, then every event is counted as dropped and none is sent.
+        events_url: Base URL for ``POST /event``.
+        raw_url: Base URL for ``POST /raw/event``.
+        max_workers: Most sender threads at a time. An idle sender holds one.
+        max_queue_events: Most events held in memory.
+        max_queue_bytes: Most bytes of event bodies held in memory.
+        overflow: What goes when the buffer is full: ``drop_newest`` or ``drop_oldest``.
+        connect_timeout: Longest wait for a connection, in seconds.
+        read_timeout: Longest wait for a whole answer, in seconds, however slowly it drips.
+        max_attempts: Attempts that Userlens answered with a failure after which
+            an event is set aside, if other events were delivered meanwhile.
+        retry_for: Age in seconds after which an event that fails is not tried again.
+        backoff_base: Upper bound of the first wait before a retry, in seconds.
+        backoff_cap: Upper bound of every wait before a retry, in seconds.
+        retry_after_cap: Longest wait that a ``Retry-After`` header can ask for, in seconds.
+        probe_interval: Seconds between attempts while Userlens refuses the write
+            code, redirects, or cannot prove who it is.
+        shutdown_timeout: Longest that the interpreter's exit waits for delivery, in seconds.
+        max_events_per_minute: Pace of delivery; ``None`` for as fast as it goes.
+        send_timestamp: Whether a track carries the time when it happened. The
+            published page does not list the field, the first-party SDK sends it.
+        redact: Names of properties never sent in clear, beside the built-in
+            ones; ``-name`` takes a built-in one away, ``-*`` all of them.
+        allow: If given, the only properties and traits that are sent.
+        max_string: Longest text of a property, in characters; the rest is cut and marked.
+        max_properties: Most entries of a mapping or items of a list.
+        max_depth: Deepest nesting of properties; 1 is a flat mapping.
+        max_body_bytes: Largest body of one event, in bytes.
+        user_id_keys: Names under which a record may hold the user id, best first.
+        group_id_keys: Names under which a record may hold the group id, best first.
+        flush_on_sigterm: Deliver what is held when SIGTERM comes and nobody else handles it.
+        dry_run: Do everything but open a socket; every event counts as delivered.
+        debug: Say each delivery in a line of diagnostics (never its properties).
+        disabled: Do nothing at all; every event is counted as dropped.
+        on_error: Called on a thread of ours with each `Loss`; what it raises is swallowed.
+
+    Raises:
+        SettingsError: If a value is wrong.
+
+    .. versionadded:: 0.1.0
+    """
+
+    write_code: str | None = field(default=None, repr=False)
+    events_url: str = "https://events.userlens.io"
+    raw_url: str = "https://raw.userlens.io"
+    max_workers: int = 8
+    max_queue_events: int = 10_000
+    max_queue_bytes: int = 32 * 1024 * 1024
+    overflow: str = "drop_newest"
+    connect_timeout: float = 5.0
+    read_timeout: float = 10.0
+    max_attempts: int = 10
+    retry_for: float = 86_400.0
+    backoff_base: float = 0.5
+    backoff_cap: float = 30.0
+    retry_after_cap: float = 600.0
+    probe_interval: float = 60.0
+    shutdown_timeout: float = 5.0
+    max_events_per_minute: int | None = None
+    send_timestamp: bool = True
+    redact: tuple[str, ...] = ()
+    allow: tuple[str, ...] | None = None
+    # 128 attributes: OpenTelemetry's OTEL_ATTRIBUTE_COUNT_LIMIT. The rest are
+    # this project's choice: generous for an event, small for a buffer.
+    max_string: int = 4_096
+    max_properties: int = 128
+    max_depth: int = 6
+    max_body_bytes: int = 64 * 1024
+    user_id_keys: tuple[str, ...] = ("user_id", "userId", "userlens_user_id")
+    group_id_keys: tuple[str, ...] = ("group_id", "groupId", "userlens_group_id")
+    flush_on_sigterm: bool = False
+    dry_run: bool = False
+    debug: bool = False
+    disabled: bool = False
+    on_error: Callable[[Loss], object] | None = None
+
+    def __post_init__(self) -> None:
+        """Check every field; the first wrong one is the error."""
+        for item in fields(self):
+            value = _CHECKS[item.name](item.name, getattr(self, item.name))
+            object.__setattr__(self, item.name, value)
+        if self.backoff_cap < self.backoff_base:
+            raise SettingsError(
+                "backoff_cap", "is smaller than backoff_base", "give a larger number of seconds"
+            )
+
+    @classmethod
+    def load(cls, given: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
+        """
+        Return the settings that *given* and the environment make; *given* wins.
+
+        Args:
+            given: Settings by name, as passed to ``configure()`` or to a handler.
+            environ: The environment; ``os.environ`` if absent.
+
+        Raises:
+            SettingsError: If a name is unknown or a value wrong, wherever it came from.
+        """
+        names = [item.name for item in fields(cls)]
+        for name in given:
+            if name not in names:
+                raise _unknown(name, names)
+        values = dict(given)
+        origin = {}
+        for name in names:
+            variable = ENVIRONMENT_PREFIX + name.upper()
+            text = (os.environ if environ is None else environ).get(variable, "")
+            # An empty variable is how a deployment says "not set".
+            if name in values or not text.strip() or name == "on_error":
+                continue
+            values[name] = _from_text(name, text, variable)
+            origin[name] = variable
+        try:
+            return cls(**values)
+        except SettingsError as error:
+            if error.setting not in origin:
+                raise
+            raise SettingsError(
+                error.setting, error.problem, error.fix, origin[error.setting]
+            ) from None
+
+    def evolve(self, **changes: Any) -> Settings:
+        """Return settings that differ from these in *changes*, checked again."""
+        return replace(self, **changes)
+
+
+def _unknown(name: str, names: list[str]) -> SettingsError:
+    # A name longer than any setting is not echoed: somebody may have put the
+    # write code where a name belongs.
+    shown = name if len(name) <= 32 and name.isidentifier() else "a setting"
+    near = difflib.get_close_matches(name, names, n=1)
+    fix = f"did you mean {near[0]}?" if near else "see the README for the list of settings"
+    return SettingsError(shown, "is not a setting", fix)
+
+
+def _from_text(name: str, text: str, variable: str) -> Any:
+    """Return the value that an environment variable's *text* means."""
+    default = Settings.__dataclass_fields__[name].default
+    if name in _INTEGERS or name == "max_events_per_minute":
+        try:
+            return int(text)
+        except ValueError:
+            raise SettingsError(
+                name, "is not a whole number", "give digits only", variable
+            ) from None
+    if isinstance(default, bool):
+        word = text.strip().lower()
+        if word not in _TRUE | _FALSE:
+            raise SettingsError(name, "is neither true nor false", "give true or false", variable)
+        return word in _TRUE
+    if isinstance(default, float):
+        try:
+            return float(text)
+        except ValueError:
+            raise SettingsError(name, "is not a number", "give seconds", variable) from None
+    if name == "allow" or isinstance(default, tuple):
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text.strip()
+
+
+def _check_write_code(name: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise SettingsError(name, "is not text", "give the write code as a string")
+    value = value.strip()
+    if not value:
+        return None
+    if not (value.isascii() and value.isprintable()) or any(c in value for c in " :"):
+        # It becomes the user name of HTTP basic authentication, where a colon
+        # ends it; a line break would be another header.
+        raise SettingsError(
+            name,
+            "has a character that no write code has",
+            "copy it again from the Userlens settings, without spaces, colons or line breaks",
+        )
+    return value
+
+
+def _check_url(name: str, value: Any) -> str:
+    fix = "give a URL such as https://events.userlens.io"
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        raise SettingsError(name, "is not a URL", fix)
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        raise SettingsError(name, "is not a URL", fix) from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or " " in value:
+        raise SettingsError(name, "is not an http or https URL", fix)
+    if parts.username is not None or parts.query or parts.fragment:
+        raise SettingsError(name, "has a user, a query or a fragment", fix)
+    if parts.scheme == "http" and not _is_local(parts.hostname):
+        raise SettingsError(
+            name,
+            "would send the write code in clear over the internet",
+            "use https (http is for a Userlens on this machine or on a private network)",
+        )
+    return value.rstrip("/")
+
+
+def _is_local(host: str) -> bool:
+    # A name without a dot is another container of the same compose file;
+    # .internal and .local are reserved for private networks (RFC 6762, ICANN).
+    if "." not in host and ":" not in host:
+        return True
+    if host.endswith((".localhost", ".internal", ".local")):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return False
+
+
+def _check_whole(name: str, value: Any) -> int:
+    least, most = _INTEGERS[name]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SettingsError(name, "is not a whole number", f"give {least} to {most}")
+    if not least <= value <= most:
+        raise SettingsError(name, "is out of range", f"give {least} to {most}")
+    return value
+
+
+def _check_pace(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise SettingsError(name, "is not a whole number above 0", "give 1 or more, or None")
+    return value
+
+
+def _check_seconds(name: str, value: Any) -> float:
+    least, most = _SECONDS[name]
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise SettingsError(name, "is not a number of seconds", f"give {least:g} to {most:g}")
+    if not least <= value <= most:  # also refuses NaN
+        raise SettingsError(name, "is out of range", f"give {least:g} to {most:g} seconds")
+    return float(value)
+
+
+def _check_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise SettingsError(name, "is neither true nor false", "give True or False")
+    return value
+
+
+def _check_overflow(name: str, value: Any) -> str:
+    if value not in ("drop_newest", "drop_oldest"):
+        raise SettingsError(name, "is no policy", "give 'drop_newest' or 'drop_oldest'")
+    return str(value)
+
+
+def _check_names(name: str, value: Any) -> tuple[str, ...]:
+    # A lone text is a sequence of letters: the mistake everyone makes once.
+    if isinstance(value, (str, bytes)):
+        raise SettingsError(name, "is not a list of names", "put the name in a list")
+    try:
+        names = tuple(value)
+    except TypeError:
+        raise SettingsError(name, "is not a list of names", "give a list of names") from None
+    if not all(isinstance(item, str) and item for item in names):
+        raise SettingsError(name, "has an entry that is no name", "give non-empty strings only")
+    return names
+
+
+def _check_keys(name: str, value: Any) -> tuple[str, ...]:
+    names = _check_names(name, value)
+    if not names:
+        raise SettingsError(name, "is empty", "give at least one name")
+    return names
+
+
+def _check_allow(name: str, value: Any) -> tuple[str, ...] | None:
+    return None if value is None else _check_names(name, value)
+
+
+def _check_callable(name: str, value: Any) -> Any:
+    if value is not None and not callable(value):
+        raise SettingsError(name, "cannot be called", "give a function of one argument")
+    return value
+
+
+# Smallest and largest sensible value of each.
+_INTEGERS: dict[str, tuple[int, int]] = {
+    "max_workers": (1, 256),
+    "max_queue_events": (1, 10_000_000),
+    "max_queue_bytes": (1024, 2**40),
+    "max_attempts": (1, 1_000_000),
+    "max_string": (16, 10_000_000),
+    "max_properties": (1, 100_000),
+    "max_depth": (1, 64),
+    "max_body_bytes": (_SMALLEST_BODY, 2**30),
+}
+_SECONDS: dict[str, tuple[float, float]] = {
+    "connect_timeout": (0.01, 600.0),
+    "read_timeout": (0.01, 600.0),
+    "retry_for": (0.0, 30 * _LONGEST_WAIT),
+    "backoff_base": (0.001, 600.0),
+    "backoff_cap": (0.001, _LONGEST_WAIT),
+    "retry_after_cap": (0.0, _LONGEST_WAIT),
+    "probe_interval": (0.01, _LONGEST_WAIT),
+    "shutdown_timeout": (0.0, 600.0),
+}
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "write_code": _check_write_code,
+    "events_url": _check_url,
+    "raw_url": _check_url,
+    "overflow": _check_overflow,
+    "max_events_per_minute": _check_pace,
+    "send_timestamp": _check_flag,
+    "redact": _check_names,
+    "allow": _check_allow,
+    "user_id_keys": _check_keys,
+    "group_id_keys": _check_keys,
+    "flush_on_sigterm": _check_flag,
+    "dry_run": _check_flag,
+    "debug": _check_flag,
+    "disabled": _check_flag,
+    "on_error": _check_callable,
+    **dict.fromkeys(_INTEGERS, _check_whole),
+    **dict.fromkeys(_SECONDS, _check_seconds),
+}
