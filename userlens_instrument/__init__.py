@@ -58,9 +58,29 @@ _HOMES = {
     "track": "client",
 }
 
-__all__ = [  # noqa: PLE0604, PLE0605 - the names of the table, sorted there
-    *_HOMES,
+# Written out for the tools that read it without running it; a test compares.
+__all__ = [
+    "Client",
+    "Group",
+    "Identify",
+    "InvalidEventError",
+    "Loss",
+    "MissingExtraError",
+    "Settings",
+    "SettingsError",
+    "Stats",
+    "Track",
+    "UserlensError",
+    "UserlensHandler",
+    "UserlensProcessor",
     "__version__",
+    "configure",
+    "flush",
+    "group",
+    "identify",
+    "shutdown",
+    "stats",
+    "track",
 ]
 
 

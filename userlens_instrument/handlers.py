@@ -80,7 +80,7 @@ class UserlensHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter *record*, and capture it if it is tagged."""
-        result = self.filter(record)
+        result: object = self.filter(record)
         if isinstance(result, logging.LogRecord):  # a filter may replace it, from 3.12 on
             record = result
         if result:
@@ -92,7 +92,7 @@ class UserlensHandler(logging.Handler):
         try:
             fields = record.__dict__
             if self._tag in fields:
-                self._capture(fields[self._tag], record, fields)
+                self._capture(fields[self._tag], record)
             elif type(fields["msg"]) is not str or fields["args"]:
                 self._look_deeper(record)
         except Exception:  # noqa: S110 - nothing raises into the application; capture() has counted
@@ -102,12 +102,10 @@ class UserlensHandler(logging.Handler):
         """Capture a record whose tag is in its dict: structlog's in ``msg``, or the lone argument."""
         for place in (record.msg, record.args):
             if isinstance(place, Mapping) and self._tag in place:
-                self._capture(place[self._tag], record, place)
+                self._capture(place[self._tag], record)
                 return
 
-    def _capture(
-        self, tag: object, record: logging.LogRecord, place: Mapping[Any, Any]
-    ) -> None:
+    def _capture(self, tag: object, record: logging.LogRecord) -> None:
         if tag is None or tag is False or is_own_thread() or record.name.startswith(_OWN):
             return
         client = self._client()
@@ -118,34 +116,35 @@ class UserlensHandler(logging.Handler):
         if once.has_seen(record.msg, tag) or not once.claim(token):
             client.sender.ledger.count("duplicates")
             return
-        if place is record.msg or isinstance(record.msg, Mapping):
-            fields, message, plumbing = self._from_dict(record, place)
+        msg: object = record.msg
+        if isinstance(msg, Mapping):
+            plumbing, fields = processors.PLUMBING, self._from_dict(msg, record)
+            message = fields.get("event")
+            if message is None:
+                message = fields.get("message", fields.get("msg"))
         else:
-            fields, message, plumbing = self._from_extra(record), record.msg, PLUMBING
+            plumbing, fields, message = PLUMBING, self._from_extra(record), msg
+        fields.pop(self._tag, None)
         found = Record(
             fields=fields, message=message, created=record.created, context=structlog_context
         )
         client.capture(self._reader_for(client, plumbing), tag, found, _site(record))
 
-    def _from_dict(
-        self, record: logging.LogRecord, place: Mapping[Any, Any]
-    ) -> tuple[dict[Any, Any], object, Plumbing]:
-        """Read structlog's event dict, which `wrap_for_formatter` puts into ``msg``."""
-        fields = dict(record.msg) if isinstance(record.msg, Mapping) else {}
-        if place is not record.msg:
-            fields.update(PLUMBING.own_fields(place))
-        fields.pop(self._tag, None)
-        message = fields.get("event")
-        if message is None:
-            message = fields.get("message", fields.get("msg"))
-        return fields, message, processors.PLUMBING
+    @staticmethod
+    def _from_dict(msg: Mapping[Any, Any], record: logging.LogRecord) -> dict[Any, Any]:
+        """Read structlog's event dict, which `wrap_for_formatter` puts into ``msg``, and extra."""
+        fields = dict(msg)
+        for name, value in PLUMBING.own_fields(record.__dict__).items():
+            fields.setdefault(name, value)
+        return fields
 
-    def _from_extra(self, record: logging.LogRecord) -> dict[Any, Any]:
+    @staticmethod
+    def _from_extra(record: logging.LogRecord) -> dict[Any, Any]:
+        """Read extra, and the lone dict argument of ``log.info("%(rows)d rows", {"rows": 5})``."""
         fields = dict(record.__dict__)
-        if isinstance(record.args, Mapping):  # log.info("%(rows)d rows", {"rows": 5})
+        if isinstance(record.args, Mapping):
             for name, value in record.args.items():
                 fields.setdefault(name, value)
-        fields.pop(self._tag, None)
         # Other people's objects: Celery puts a task's context under "data",
         # Django a request, and what becomes of it, beside its own lines.
         if record.name.startswith("celery"):

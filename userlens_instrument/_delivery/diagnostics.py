@@ -105,28 +105,32 @@ class Voice:
 
     def _run(self) -> None:
         mark_own_thread()
+        lines = self._lines
         while True:
             try:
-                line = self._lines.get(timeout=_IDLE)
+                line = lines.get(timeout=_IDLE)
             except Empty:
+                if self._lines is not lines:  # started afresh; this thread is of before
+                    return
                 self._running = False
                 # What came between the time-out and the line above started no
                 # thread; go on in its place.
-                if self._lines.empty():
+                if lines.empty():
                     return
                 self._running = True
                 continue
             self._write(*line)
 
     def _write(self, level: int, message: str, timeout: float = -1) -> bool:
-        if not self._writing.acquire(timeout=timeout):
+        writing = self._writing
+        if not writing.acquire(timeout=timeout):
             return False
         try:
             logging.getLogger(LOGGER).log(level, "%s", message)
         except Exception:  # noqa: S110 - a host's handler that raises is the host's affair
             pass
         finally:
-            self._writing.release()
+            writing.release()
         return True
 
     def drain(self, timeout: float) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import threading
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -164,13 +164,13 @@ class Sender:
             self._deliver_at_exit()
 
     def _ring(self) -> None:
+        # In this order, against `_fall_asleep`'s opposite one: whoever falls
+        # asleep meanwhile is either seen here and rung for, or sees the inbox.
+        self._call = False
         if self._sleeping:
-            self._call = False
             self._bell.put(None)
-        elif self._threads:
-            self._call = False  # all are awake, and look into the inbox before they sleep
-        else:
-            self.start()
+        elif not self._threads and not self.start():
+            self._call = True
 
     def start(self) -> bool:
         """Start a worker, unless there is one; return whether there is one now."""
@@ -263,7 +263,9 @@ class Sender:
         self._lower_barriers(held)
 
     def _lower_barriers(self, held: Held) -> None:
-        for barrier in self._barriers:
+        # A copy: a flush whose time is up takes its barrier away without the lock,
+        # and a list that shrinks under a loop has the loop pass one over.
+        for barrier in tuple(self._barriers):
             if held.seq <= barrier.seq:
                 barrier.left -= 1
                 if barrier.left <= 0:
@@ -331,7 +333,9 @@ class Sender:
                 return True
         self._report_losses()
         if not isinstance(found, Attempt):
-            return self._sleep(found)
+            goes_on = self._sleep(found)
+            self._report_losses()
+            return goes_on
         if spare:
             self._spawn()
         self._attempt(found)
@@ -357,10 +361,11 @@ class Sender:
 
     def _fall_asleep(self) -> bool:
         """Announce that a ring will be of use; return False if something has come meanwhile."""
+        self._sleeping += 1
         self._call = True
         if self._buffer.inbox:
+            self._sleeping -= 1
             return False
-        self._sleeping += 1
         return True
 
     def _sleep(self, seconds: float | None) -> bool:
@@ -437,7 +442,8 @@ class Sender:
                 self._deliver_inline(barrier, deadline)
             return barrier.done.wait(max(0.0, deadline - self._clock.monotonic()))
         finally:
-            self._barriers.remove(barrier)
+            with suppress(ValueError):  # in a child forked meanwhile, by a signal handler
+                self._barriers.remove(barrier)
 
     def _barrier(self, timeout: float) -> _Barrier | None:
         with self._locked(timeout) as locked:

@@ -285,10 +285,10 @@ def _failure(error: Exception) -> Failure:
         return Failure.TLS if _is_verification(error) else Failure.RESET
     if isinstance(error, NameResolutionError):
         return Failure.DNS
-    if isinstance(error, ConnectTimeoutError):
-        return Failure.CONNECT_TIMEOUT
     if isinstance(error, NewConnectionError):
         return Failure.CONNECT
+    if isinstance(error, ConnectTimeoutError):
+        return Failure.CONNECT_TIMEOUT
     if isinstance(error, (ReadTimeoutError, TimeoutError)):
         return Failure.TIMEOUT
     cause = error.args[-1] if isinstance(error, ProtocolError) and error.args else error

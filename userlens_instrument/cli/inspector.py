@@ -109,8 +109,8 @@ def run(args: argparse.Namespace) -> int:
             write_code=write_code,
             recorder=recorder,
         )
-    except OSError as error:
-        problem = error.strerror or type(error).__name__
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host name such as "a..b"
+        problem = _why(error)
         if args.record is not None and recorder is None:
             return _refuse(f"cannot write to {_printable(args.record)}: {problem}")
         _close(recorder)
@@ -215,6 +215,12 @@ def _refuse(problem: str) -> int:
     """Say why it does not start; return the exit code."""
     _complain(problem)
     return 2
+
+
+def _why(error: OSError | UnicodeError) -> str:
+    """Return the system's own words, less the address that Python adds in brackets."""
+    words = error.strerror if isinstance(error, OSError) else None
+    return (words or "this is no such name").partition(" (")[0]
 
 
 def _close(recorder: "Recorder | None") -> None:

@@ -279,7 +279,8 @@ def create_app(
 
     Args:
         store: Where to keep what arrives, and where the faults are.
-        write_code: The only write code to accept; None accepts any that is not empty.
+        write_code: The only write code to accept; None accepts any that is not empty. What an
+            environment variable holds beyond UTF-8 is taken back to its bytes.
         recorder: Where to record accepted requests; None records nothing.
         loopback: Whether the server listens on a loopback address; then the API answers only to
             names of this machine.
@@ -291,7 +292,7 @@ def create_app(
     inspector = _Inspector(
         store=store,
         recorder=recorder,
-        write_code=None if write_code is None else write_code.encode(),
+        write_code=None if write_code is None else write_code.encode("utf-8", "surrogateescape"),
         loopback=loopback,
         max_body=max_body,
     )
@@ -372,7 +373,7 @@ async def _read(request: Request, *, limit: int) -> bytes:
 async def _disconnect(receive: Receive) -> None:
     """Return when the client is gone."""
     while (await receive())["type"] != "http.disconnect":
-        pass
+        pass  # the rest of a body that was too large
 
 
 async def _left_within(request: Request, delay: float) -> bool:

@@ -1,6 +1,7 @@
 """The inspector on a port: uvicorn in a thread, started and stopped without a poll or a sleep."""
 
 import asyncio
+import contextlib
 import itertools
 import socket
 import threading
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from userlens_instrument.inspector.app import ABORT_KEY, CONNECTION_KEY, create_app
+from userlens_instrument.inspector.app import ABORT_KEY, CONNECTION_KEY, MAX_BODY, create_app
 from userlens_instrument.inspector.record import Recorder
 from userlens_instrument.inspector.store import Store
 
@@ -84,7 +85,8 @@ class _Server(uvicorn.Server):
     def stop(self) -> None:
         """Tell it to stop, from another thread."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._stopping.set)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped
+                self._loop.call_soon_threadsafe(self._stopping.set)
 
 
 class InspectorServer:
@@ -114,7 +116,7 @@ class InspectorServer:
         store: Store | None = None,
         write_code: str | None = None,
         recorder: Recorder | None = None,
-        **options: Any,
+        max_body: int = MAX_BODY,
     ) -> None:
         """
         Bind the port; answers begin with `start`.
@@ -125,7 +127,7 @@ class InspectorServer:
             store: Where to keep what arrives; a new one by default.
             write_code: The only write code to accept; None accepts any that is not empty.
             recorder: Where to record accepted requests; stays open when the server stops.
-            **options: Further options of `create_app`.
+            max_body: The largest body to read, in bytes.
 
         Raises:
             OSError: If the address cannot be bound.
@@ -147,7 +149,7 @@ class InspectorServer:
             write_code=write_code,
             recorder=recorder,
             loopback=self.is_loopback,
-            **options,
+            max_body=max_body,
         )
         self._server = _Server(
             uvicorn.Config(

@@ -11,6 +11,7 @@ verdict as the whole schema.
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -313,20 +314,23 @@ def _deep() -> BodyError:
 
 
 def _is_deep(value: Any) -> bool:
-    """Tell whether *value* has more than `MAX_DEPTH` levels, without recursion."""
+    """Tell whether *value* has more than `MAX_DEPTH` levels of containers, without recursion."""
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
-        level = [child for parent in level for child in _children(parent)]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for parent in level
+            for child in _children(parent)
+            if isinstance(child, (dict, list))
+        ]
         if not level:
             return False
     return True
 
 
-def _children(value: Any) -> Iterable[Any]:
-    """Return what *value* holds, if it holds anything."""
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()
+def _children(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    """Return what a container holds."""
+    return value.values() if isinstance(value, dict) else value
 
 
 def _lone_surrogates(value: Any) -> Iterator[list[str | int]]:
@@ -347,11 +351,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Build an object, but not from keys that repeat: parsers differ in which one they keep."""
     value = dict(pairs)
     if len(value) != len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                break
-            seen.add(key)
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise BodyError("duplicate_key", f"the key {json.dumps(key)} is there twice in one object")
     return value
 

@@ -1,0 +1,122 @@
+"""
+The command line: ``userlens-instrument COMMAND``.
+
+A command is a module with `add_arguments` and `run`, and a line in the table
+below. Importing any of them costs next to nothing: what a command needs is
+imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn, Protocol
+
+from userlens_instrument._version import __version__
+from userlens_instrument.cli import demo, inspector
+from userlens_instrument.exceptions import UserlensError
+
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+PROGRAM = "userlens-instrument"
+
+# What a shell reports for a program that SIGINT ended: 128 and the signal's number.
+_INTERRUPTED = 130
+
+
+class Command(Protocol):
+    """What the module of a command has."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's options to its *parser*."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it, and return the exit code."""
+
+
+# Name, one line of help, module.
+_COMMANDS: tuple[tuple[str, str, Command], ...] = (
+    ("demo", "see log lines become events, on this machine, in a few seconds", demo),
+    ("inspector", "run a local Userlens that checks and shows what it is sent", inspector),
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the command line."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with exit code 2."""
+        self.exit(2, f"{self.prog}: {_one_line(message)}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """
+    Run a command.
+
+    Args:
+        argv: The arguments; those of the process if absent.
+
+    Returns:
+        The exit code: 0 for success, 1 for a command that found a fault or
+        whose output nobody reads any more, 2 for bad input, 130 for Ctrl+C.
+
+    Raises:
+        SystemExit: As `argparse` does, after ``--help``, ``--version`` or bad arguments.
+    """
+    try:
+        try:
+            return _dispatch(argv)
+        finally:
+            # Here, because a reader that has gone is noticed when the buffer is
+            # written; at exit, Python would print that as a traceback.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # See "Note on SIGPIPE" in the documentation of the signal module: the
+        # exit flushes once more, and must not fail again.
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _dispatch(argv: Sequence[str] | None) -> int:
+    parser = _make_parser()
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    command: Command = args.command
+    try:
+        return command.run(args)
+    except UserlensError as error:
+        print(f"{PROGRAM} {args.name}: {_one_line(str(error))}", file=sys.stderr)
+        return 2
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    # No abbreviations: an option that is added later would change what they mean.
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Product events for Userlens out of the logs that your service already writes.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, summary, command in _COMMANDS:
+        sub = commands.add_parser(
+            name, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False
+        )
+        sub.set_defaults(command=command, name=name)
+        command.add_arguments(sub)
+    return parser
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
