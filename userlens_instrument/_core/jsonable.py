@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections import deque
-from collections.abc import Mapping
+import re
+from collections import UserList, deque
+from collections.abc import ItemsView, Mapping, MappingView
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from itertools import islice
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -18,7 +20,7 @@ from userlens_instrument._core.redact import REDACTED
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Iterable
 
 try:
     import orjson
@@ -39,7 +41,7 @@ _MOST_INT = 2**64 - 1
 _MOST_NODES = 10_000
 
 # Another thread may change a dict while it is read; by then it has settled.
-_READ_TRIES = 3
+_READ_TRIES = 5
 
 # Floats hold every whole number up to here.
 _EXACT = 2**53
@@ -48,7 +50,16 @@ _EXACT = 2**53
 # (CVE-2020-10735), and time grows with their square.
 _MOST_BITS = 4_096
 
-_PLAIN = frozenset({bool, type(None)})
+# Lists in all but name. Not every Sequence: to iterate one can be to query a
+# database (a page of Django's paginator is one).
+_LISTS = (list, tuple, set, frozenset, deque, UserList, range, MappingView)
+
+# The common kinds that are certainly no container, spared the questions.
+_LEAVES = frozenset({bytes, datetime, date, time, timedelta, Decimal, UUID})
+
+# Where an object lies in memory says nothing to anybody, and the same input
+# makes the same bytes.
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,19 +101,30 @@ class Cleaner:
         self.cut = 0
         self.redacted = 0
 
-    def clean(self, properties: Mapping[Any, Any]) -> dict[str, Any]:
-        """Return *properties* as a fresh dict of JSON values; never raises an `Exception`."""
+    def clean(
+        self, properties: Mapping[Any, Any], only: Iterable[str] | None = None
+    ) -> dict[str, Any]:
+        """
+        Return *properties* as a fresh dict of JSON values; never raises an `Exception`.
+
+        Args:
+            properties: Any mapping.
+            only: The only names to take from it, in this order; all if absent.
+        """
         try:
+            if only is not None:
+                properties = {name: properties[name] for name in only if name in properties}
+            self._path.append(id(properties))
             return self._mapping(properties)
         except Exception as error:
             self.cut += 1
-            return {"[unserialisable]": _type_name(error)}
+            return {"[unserialisable]": _type_name(type(error))}
 
     def _value(self, value: Any) -> Any:
         kind = type(value)
         if kind is str:
             return value if len(value) <= self._limits.max_string else self._cut_text(value)
-        if kind in _PLAIN:
+        if value is None or kind is bool:
             return value
         if kind is int:
             return value if _LEAST_INT <= value <= _MOST_INT else self._big_int(value)
@@ -111,64 +133,59 @@ class Cleaner:
             # others, have no JSON.
             return value if math.isfinite(value) else None
         try:
-            return self._complex(value)
+            return self._complex(value, kind)
         except Exception:
             self.cut += 1
-            return f"[unserialisable: {_type_name(value)}]"
+            return f"[unserialisable: {_type_name(kind)}]"
 
-    def _complex(self, value: Any) -> Any:
-        if isinstance(value, Enum):
+    def _complex(self, value: Any, kind: type) -> Any:
+        if kind in _LEAVES:
+            return self._leaf(value)
+        if issubclass(kind, Enum):
             return self._value(value.value)
-        if isinstance(value, (Mapping, list, tuple, set, frozenset, deque)):
+        # What a subclass holds underneath, whatever it overrides. Asked of the
+        # type: an object can pretend to another class by its __class__.
+        for base, exact in ((str, str.__str__), (int, int.__int__), (float, float.__float__)):
+            if issubclass(kind, base):
+                return self._value(exact(value))
+        if isinstance(value, (Mapping, *_LISTS)):
             return self._container(value)
-        if isinstance(value, type):
-            return self._cut_text(_type_name(value, of_instance=False))
-        names = _field_names(type(value))
+        names = _field_names(kind)
         if names is not None:
             return self._container(_Fields(value, names))
-        return self._scalar(value)
+        if issubclass(kind, SimpleNamespace):
+            return self._container(value.__dict__)
+        return self._leaf(value)
 
-    def _scalar(self, value: Any) -> Any:
-        if isinstance(value, str):
-            # The exact text of a subclass, whatever it overrides.
-            return self._value(str.__str__(value))
-        if isinstance(value, int):
-            return self._value(int.__int__(value))
-        if isinstance(value, float):
-            return self._value(float.__float__(value))
-        if isinstance(value, (bytes, bytearray, memoryview)):
-            longest = 4 * self._limits.max_string  # a character is at most four bytes of UTF-8
-            self.cut += len(value) > longest
-            return self._cut_text(bytes(value[:longest]).decode("utf-8", "replace"))
+    def _leaf(self, value: Any) -> Any:
         if isinstance(value, (datetime, date, time)):
-            return value.isoformat()
-        if isinstance(value, timedelta):
-            return value.total_seconds()
-        if isinstance(value, UUID):
-            return str(value)
+            return self._value(value.isoformat())
         if isinstance(value, Decimal):
             return self._value(_decimal(value))
+        if isinstance(value, timedelta):
+            return self._value(value.total_seconds())
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            # A character is at most four bytes of UTF-8; one more, to see that there is more.
+            most = 4 * (self._limits.max_string + 1)
+            return self._cut_text(bytes(value[:most]).decode("utf-8", "replace"))
+        if issubclass(type(value), type):
+            return self._cut_text(_type_name(value))
         if isinstance(value, BaseException):
-            return self._cut_text(f"{_type_name(value)}: {value}")
-        item = getattr(value, "item", None)
-        if callable(item) and type(value).__module__.partition(".")[0] == "numpy":
+            return self._text(f"{_type_name(type(value))}: {value}")
+        if str(type(value).__module__).partition(".")[0] == "numpy":
             return self._numpy(value)
-        return self._cut_text(str(value))
+        return self._text(str(value))
 
     def _numpy(self, value: Any) -> Any:
-        # A scalar is a number that says it is not; an array is a list, and one
-        # that is cut before it is made into Python objects.
-        if not value.shape:
-            return self._value(value.tolist())
-        left = len(value) - self._limits.max_properties
-        items = self._value(value[: self._limits.max_properties].tolist())
-        if left > 0:
-            self.cut += left
-            items.append(TRUNCATED)
-        return items
+        if value.shape:
+            # Read like a list: cut before it is made into Python objects.
+            return self._container(value)
+        plain = value.tolist()
+        # A longdouble is its own best Python value.
+        return self._text(str(value)) if type(plain) is type(value) else self._value(plain)
 
     def _container(self, value: Any) -> Any:
-        identity = id(value.owner) if isinstance(value, _Fields) else id(value)
+        identity = id(value.owner) if type(value) is _Fields else id(value)
         if identity in self._path:
             self.cut += 1
             return CYCLE
@@ -177,87 +194,118 @@ class Cleaner:
             return TRUNCATED
         self._path.append(identity)
         try:
-            if isinstance(value, _Fields):
+            if type(value) is _Fields:
+                self.redacted += value.hidden
                 return self._entries(value.entries(), len(value.names))
             if isinstance(value, Mapping):
-                return self._entries(_items(value, self._limits.max_properties), len(value))
-            fields = getattr(value, "_fields", None)
-            if isinstance(value, tuple) and isinstance(fields, tuple):
-                return self._entries(list(zip(fields, value, strict=False)), len(fields))
+                return self._mapping(value)
+            if isinstance(value, ItemsView):
+                return self._entries(self._first(lambda: value), len(value))
+            names = getattr(value, "_fields", None) if isinstance(value, tuple) else None
+            if isinstance(names, tuple):
+                return self._entries(list(zip(names, value, strict=False)), len(names))
             return self._items(value)
         finally:
             self._path.pop()
 
     def _mapping(self, value: Mapping[Any, Any]) -> dict[str, Any]:
-        self._path.append(id(value))
-        try:
-            return self._entries(_items(value, self._limits.max_properties), len(value))
-        finally:
-            self._path.pop()
+        if issubclass(type(value), dict):
+            # A dict's own methods, whatever a subclass overrides: the entries are facts.
+            known: dict[Any, Any] = value  # type: ignore[assignment]  # mypy reads no issubclass of a type()
+            return self._entries(self._first(lambda: dict.items(known)), dict.__len__(known))
+        return self._entries(self._first(lambda: value.items()), len(value))
+
+    def _first(self, read: Callable[[], Iterable[Any]], most: int | None = None) -> list[Any]:
+        """Return the first of what *read* returns, though another thread may be writing to it."""
+        if most is None:
+            most = self._limits.max_properties
+        for _ in range(_READ_TRIES):
+            try:
+                return list(islice(read(), most))
+            except RuntimeError:  # noqa: PERF203 - changed size during iteration; the loop is the retry
+                continue
+        return list(islice(read(), most))
 
     def _entries(self, entries: list[tuple[Any, Any]], total: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
         most = self._limits.max_properties
-        is_secret = self._is_secret
+        longest = self._limits.max_string
         self._nodes -= len(entries)
         odd: list[tuple[Any, Any]] = []
         for key, value in entries[:most]:
-            if type(key) is not str:
-                odd.append((key, value))
-                continue
-            name = key
-            if len(name) > self._limits.max_string:
-                name = self._cut_text(name)
-            if value is not None and is_secret(name):
-                self.redacted += 1
-                result[name] = REDACTED
+            if type(key) is str and len(key) <= longest:
+                result[key] = self._entry(key, value)
             else:
-                result[name] = self._value(value)
-        if odd:
-            # Last, so that a key that is a string keeps its name: {1: …, "1": …}.
-            named = [(self._key(key, result), value) for key, value in odd]
-            result.update(self._entries(named, len(named)))
+                odd.append((key, value))
+        # Last, so that a key that needs no change keeps its name: {1: …, "1": …}.
+        distinct = _Distinct(result)
+        for key, value in odd:
+            name = self._key(key)
+            # By the whole of its name: what says "password" may be cut off.
+            entry = self._entry(key if type(key) is str else name, value)
+            result[distinct(name)] = entry
         left = total - most
         if left > 0:
             self.cut += left
             result[TRUNCATED] = left
         return result
 
-    def _items(self, value: Collection[Any]) -> list[Any]:
+    def _entry(self, name: str, value: Any) -> Any:
+        if value is not None and self._is_secret(name):
+            self.redacted += 1
+            return REDACTED
+        return self._value(value)
+
+    def _items(self, value: Any) -> list[Any]:
         most = self._limits.max_properties
-        unordered = isinstance(value, (set, frozenset))
-        # All of a set is looked at before it is cut (within reason): its order
-        # differs from process to process, and the same input makes the same bytes.
-        items = list(islice(value, _MOST_NODES if unordered else most))
-        self._nodes -= len(items)
-        result = [self._value(item) for item in items]
-        if unordered:
-            result.sort(key=lambda item: (type(item).__name__, str(item)))
+        total = len(value)
+        if isinstance(value, (set, frozenset)):
+            result = self._sorted(value, total)
             del result[most:]
-        left = len(value) - most
+        else:
+            items = self._first(lambda: value)
+            self._nodes -= len(items)
+            result = [self._value(item) for item in items]
+        left = total - most
         if left > 0:
             self.cut += left
             result.append(TRUNCATED)
         return result
 
-    def _key(self, key: Any, taken: dict[str, Any]) -> str:
-        """Return the text of a *key* that is not one, distinct from those *taken*."""
+    def _sorted(self, value: Iterable[Any], total: int) -> list[Any]:
+        """
+        Return the items of a set, in an order of their own.
+
+        Its own order differs from process to process, and the same input makes
+        the same bytes. So all of it is looked at before it is cut, or none of it.
+        """
+        if total < self._nodes:
+            items = self._first(lambda: value, total)
+            self._nodes -= len(items)
+            result = [self._value(item) for item in items]
+            # Where this runs out within it, which items had none left is chance.
+            if self._nodes > 0:
+                result.sort(key=lambda item: (type(item).__name__, str(item)))
+                return result
+        self.cut += 1
+        return [TRUNCATED]
+
+    def _key(self, key: Any) -> str:
+        """Return the text of a *key* that is not one, or too long a one."""
         value = self._value(key)
         if value is True or value is False or value is None:
-            value = json.dumps(value)
-        name = base = value if isinstance(value, str) else str(value)
-        count = 1
-        while name in taken:
-            count += 1
-            name = f"{base}#{count}"
-        return name
+            return json.dumps(value)
+        return value if isinstance(value, str) else self._cut_text(str(value))
+
+    def _text(self, text: str) -> str:
+        return self._cut_text(_ADDRESS.sub("", str.__str__(text)))
 
     def _cut_text(self, text: str) -> str:
         longest = self._limits.max_string
         if len(text) <= longest:
             return text
         self.cut += 1
-        return text[: max(0, longest - len(TRUNCATED))] + TRUNCATED
+        return text[: longest - len(TRUNCATED)] + TRUNCATED
 
     def _big_int(self, value: int) -> str:
         if value.bit_length() <= _MOST_BITS:
@@ -266,14 +314,35 @@ class Cleaner:
         return f"[integer of {value.bit_length()} bits]"
 
 
+class _Distinct:
+    """Finds a free name for each one that is taken: ``name#2``, ``name#3``."""
+
+    __slots__ = ("_counts", "_taken")
+
+    def __init__(self, taken: Mapping[str, Any]) -> None:
+        self._taken = taken
+        self._counts: dict[str, int] = {}
+
+    def __call__(self, name: str) -> str:
+        free = name
+        # Goes on where it left off: clashing names by the thousand stay cheap.
+        count = self._counts.get(name, 1)
+        while free in self._taken:
+            count += 1
+            free = f"{name}#{count}"
+        self._counts[name] = count
+        return free
+
+
 class _Fields:
     """The named fields of a dataclass, an attrs class or a pydantic model, read like a mapping."""
 
-    __slots__ = ("names", "owner")
+    __slots__ = ("hidden", "names", "owner")
 
     def __init__(self, owner: Any, names: tuple[tuple[str, bool], ...]) -> None:
         self.owner = owner
         self.names = names
+        self.hidden = sum(not shown for _, shown in names)
 
     def entries(self) -> list[tuple[str, Any]]:
         # A field that its author keeps out of the repr is none to publish.
@@ -292,20 +361,8 @@ def _field_names(kind: type) -> tuple[tuple[str, bool], ...] | None:
         return tuple((item.name, bool(item.repr)) for item in attributes)
     model = getattr(kind, "model_fields", None)  # pydantic 2; in 1 it is __fields__
     if isinstance(model, dict):
-        return tuple((name, bool(getattr(item, "repr", True))) for name, item in model.items())
+        return tuple((name, item.repr and not item.exclude) for name, item in model.items())
     return None
-
-
-def _items(value: Mapping[Any, Any], most: int) -> list[tuple[Any, Any]]:
-    """Return the first entries of *value*, though another thread may be writing to it."""
-    # A dict's own method, whatever a subclass overrides: the entries are facts.
-    entries = dict.items if isinstance(value, dict) else type(value).items
-    for _ in range(_READ_TRIES - 1):
-        try:
-            return list(islice(entries(value), most))
-        except RuntimeError:  # changed size during iteration
-            continue
-    return list(islice(entries(value), most))
 
 
 def _decimal(value: Decimal) -> float | int | str | None:
@@ -319,10 +376,9 @@ def _decimal(value: Decimal) -> float | int | str | None:
     return int(number) if number.is_integer() and abs(number) <= _EXACT else number
 
 
-def _type_name(value: Any, *, of_instance: bool = True) -> str:
+def _type_name(kind: type) -> str:
     # `type` reads the C slot: a metaclass that overrides __name__ is not asked.
-    kind = type(value) if of_instance else value
-    return str(type.__dict__["__name__"].__get__(kind))[:200]
+    return str.__str__(type.__dict__["__name__"].__get__(kind))[:200]
 
 
 def dumps(tree: dict[str, Any]) -> bytes:
@@ -332,7 +388,8 @@ def dumps(tree: dict[str, Any]) -> bytes:
     Args:
         tree: What `Cleaner.clean` returned, or a mapping of such.
     """
-    encode = _dumps_orjson if orjson is not None else dumps_stdlib
+    # mypy knows of no Python without orjson.
+    encode = dumps_stdlib if orjson is None else orjson.dumps  # type: ignore[redundant-expr]
     try:
         return encode(tree)
     except (TypeError, ValueError):
@@ -340,10 +397,6 @@ def dumps(tree: dict[str, Any]) -> bytes:
         # for. Rare enough to find out by trying.
         scrubbed: dict[str, Any] = _scrub(tree)
         return encode(scrubbed)
-
-
-def _dumps_orjson(tree: dict[str, Any]) -> bytes:
-    return orjson.dumps(tree)
 
 
 def dumps_stdlib(tree: dict[str, Any]) -> bytes:
@@ -356,8 +409,12 @@ def _scrub(value: Any) -> Any:
     """Return *value* with each lone surrogate replaced by U+FFFD."""
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    if isinstance(value, dict):
-        return {_scrub(key): _scrub(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_scrub(item) for item in value]
-    return value
+    if not isinstance(value, dict):
+        return value
+    result: dict[str, Any] = {}
+    distinct = _Distinct(result)
+    for key, item in value.items():
+        result[distinct(_scrub(key))] = _scrub(item)
+    return result

@@ -252,9 +252,7 @@ def _act(
     """Make the requests of *steps*, all people at the same time; return the answers."""
 
     def click_through(who: str) -> dict[str, Answer]:
-        return {
-            step.request_id: _ask(browsers[who], step) for step in steps if step.who == who
-        }
+        return {step.request_id: _ask(browsers[who], step) for step in steps if step.who == who}
 
     answers: dict[str, Answer] = {}
     with ThreadPoolExecutor(len(browsers)) as pool:

@@ -10,7 +10,7 @@ import inspect
 import json
 import sys
 import textwrap
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from userlens_instrument.cli.demo import scenario, service
 from userlens_instrument.cli.demo.verdict import describe, timeless
@@ -118,16 +118,16 @@ class Page:
         slowest = max(answers[step.request_id].seconds for step in scenario.SECOND_ACT)
         self.text(
             f"No page waited for that: the slowest took {slowest * 1000:.0f} ms. {waiting} events "
-            "are held in memory. Now the shop ends, its jobs too, and flush() waits for delivery ..."
+            "are held in memory. Now the shop ends, its jobs too; flush() waits for delivery ..."
         )
 
     def _requests(self, steps: Sequence[Step], answers: Mapping[str, Answer]) -> None:
-        self.table(
-            [
-                (step.who, f"{step.method} {step.path}", answers[step.request_id].status, _form(step))
-                for step in steps
-            ]
-        )
+        rows = []
+        for step in steps:
+            status = answers[step.request_id].status
+            form = "" if step.form is None else json.dumps(step.form)
+            rows.append((step.who, f"{step.method} {step.path}", status, form))
+        self.table(rows)
 
 
 def say(text: str = "") -> None:
@@ -176,7 +176,7 @@ def _show_log(page: Page, evidence: Evidence) -> None:
     for who in scenario.people():
         page.rule()
         for line in scenario.lines_of(who):
-            logged = next((text for text in evidence.log if line.logged in text), "(not logged)")
+            logged = next((text for text in evidence.log if line.is_in(text)), "(not logged)")
             page.beside(logged, _arrivals(line, left))
     page.rule()
     say()
@@ -201,8 +201,7 @@ def _arrival(body: Body, left: list[Entry]) -> str:
 
 
 def _details(body: Body) -> str:
-    details: dict[str, Any] = body.get("properties", body.get("traits", {}))
-    return json.dumps(details)
+    return json.dumps(body["properties" if body["type"] == "track" else "traits"])
 
 
 def _show_order(page: Page, evidence: Evidence) -> None:
@@ -247,10 +246,6 @@ def _show_counts(page: Page, evidence: Evidence) -> None:
 def _by_reason(what: str, counts: Mapping[str, int]) -> tuple[int, str]:
     reasons = ", ".join(f"{number} x {reason}" for reason, number in counts.items())
     return sum(counts.values()), f"{what}: {reasons}" if reasons else what
-
-
-def _form(step: Step) -> str:
-    return "" if step.form is None else json.dumps(step.form)
 
 
 def _wrapped(text: str, room: int) -> list[str]:

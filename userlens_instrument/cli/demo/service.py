@@ -42,7 +42,9 @@ def configure_logging(client: userlens.Client, stream: TextIO) -> None:
             structlog.contextvars.merge_contextvars,
             userlens.UserlensProcessor(client),
             structlog.processors.add_log_level,
-            structlog.processors.LogfmtRenderer(key_order=["level", "event"]),
+            structlog.processors.LogfmtRenderer(
+                key_order=["level", "event", "user_id", "request_id"], drop_missing=True
+            ),
         ],
         logger_factory=structlog.WriteLoggerFactory(stream),
     )

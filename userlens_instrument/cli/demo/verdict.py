@@ -86,9 +86,9 @@ def _wrong_answers(evidence: Evidence) -> Iterator[str]:
 def _wrong_lines(evidence: Evidence) -> Iterator[str]:
     for step in scenario.STEPS:
         for line in step.lines:
-            number = sum(line.logged in text for text in evidence.log)
+            number = sum(line.is_in(text) for text in evidence.log)
             if number != 1:
-                yield f"logged {number} times, not once: {step.who}: {line.logged.strip()}"
+                yield f"logged {number} times, not once: {step.who}: {', '.join(line.logged)}"
     if any("userlens_event" in text for text in evidence.log):
         yield "the tag was printed, and should have been taken off the line"
 
