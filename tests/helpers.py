@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import socket
@@ -79,17 +80,13 @@ class ScriptedServer:
 
             def finish(self):
                 outer._connections.discard(self.request)
-                try:
+                with contextlib.suppress(OSError):
                     super().finish()
-                except OSError:
-                    pass
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
                 with outer.arrived:
-                    request = Request(
-                        self.path, dict(self.headers), body, len(outer.requests) + 1
-                    )
+                    request = Request(self.path, dict(self.headers), body, len(outer.requests) + 1)
                     outer.requests.append(request)
                     outer.arrived.notify_all()
                 outer._act(self, outer.script(request))
@@ -154,10 +151,8 @@ class ScriptedServer:
         self._server.shutdown()
         self._server.server_close()
         for connection in list(self._connections):
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
     def __enter__(self):
         return self

@@ -55,7 +55,14 @@ DOORS = {
     "urllib3": {"_delivery.transport"},
     "orjson": {"_core.jsonable"},
     "socket": {"_delivery.transport", "inspector", "cli"},
-    "time": {"_delivery.clock", "_delivery.transport", "_delivery.lifecycle", "client", "inspector", "cli"},
+    "time": {
+        "_delivery.clock",
+        "_delivery.transport",
+        "_delivery.lifecycle",
+        "client",
+        "inspector",
+        "cli",
+    },
     "random": {"_delivery.sender"},
     "threading": {"_delivery", "client", "testing", "inspector", "cli"},
     "jsonschema": {"inspector"},
@@ -98,7 +105,9 @@ def layer_of(name):
     return next((entry for entry in ORDER if name == entry or name.startswith(f"{entry}.")), None)
 
 
-MODULES = [(name, path) for name, path in modules() if name not in ("__init__", "_core", "_delivery")]
+MODULES = [
+    (name, path) for name, path in modules() if name not in ("__init__", "_core", "_delivery")
+]
 
 
 @pytest.mark.parametrize(("name", "path"), MODULES, ids=[name for name, _ in MODULES])
@@ -126,7 +135,17 @@ def test_each_outside_thing_has_one_door(name, path):
 def test_the_core_thinks_and_does_not_act(name, path):
     """_core has no thread, clock, socket, file or random draw."""
     if name.startswith("_core."):
-        banned = {"threading", "time", "socket", "random", "os", "io", "logging", "queue", "asyncio"}
+        banned = {
+            "threading",
+            "time",
+            "socket",
+            "random",
+            "os",
+            "io",
+            "logging",
+            "queue",
+            "asyncio",
+        }
         assert set() == banned & {module.partition(".")[0] for module in imports(path)}
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import FrameType, TracebackType
 
+    from typing_extensions import Self
+
     from userlens_instrument._core.extract import Plumbing, Record
     from userlens_instrument.events import Id, Time
     from userlens_instrument.typing import Clock, Transport
@@ -136,7 +138,7 @@ class Client:
         state = self._mute or ("closed" if self._closed else "open")
         return f"<Client {state}, {self.settings.events_url}, {self.sender!r}>"
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         """Return the client itself."""
         return self
 
@@ -159,9 +161,7 @@ class Client:
             plumbing=plumbing,
         )
 
-    def capture(
-        self, reader: Reader, tag: object, record: Record, site: Callable[[], str]
-    ) -> None:
+    def capture(self, reader: Reader, tag: object, record: Record, site: Callable[[], str]) -> None:
         """
         Take the events that *tag* makes of *record*. Never raises an `Exception`.
 

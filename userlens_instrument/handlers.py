@@ -75,7 +75,7 @@ class UserlensHandler(logging.Handler):
         self._reader: tuple[Client | None, Reader | None] = (None, None)
 
     def createLock(self) -> None:  # noqa: N802 - logging's name
-        """Have no lock: there is nothing to guard, and at exit logging holds it while it flushes."""
+        """Have no lock: nothing needs one, and at exit logging holds it while it flushes."""
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> Any:
@@ -99,7 +99,7 @@ class UserlensHandler(logging.Handler):
             pass
 
     def _look_deeper(self, record: logging.LogRecord) -> None:
-        """Capture a record whose tag is in its dict: structlog's in ``msg``, or the lone argument."""
+        """Capture a record whose tag is in a dict: structlog's in ``msg``, or the lone argument."""
         for place in (record.msg, record.args):
             if isinstance(place, Mapping) and self._tag in place:
                 self._capture(place[self._tag], record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections import Counter, defaultdict
 
@@ -47,7 +48,9 @@ def test_events_of_one_user_arrive_in_the_order_in_which_they_were_logged(make_c
 def test_users_do_not_wait_for_one_another(make_client, server):
     """A user whose request hangs holds up nobody else."""
     release = threading.Event()
-    server.script = lambda request: Reply(hold=release if request.json["userId"] == "slow" else None)
+    server.script = lambda request: Reply(
+        hold=release if request.json["userId"] == "slow" else None
+    )
     client = make_client()
     client.track("slow", "Stuck")
     assert server.wait_for(1)
@@ -61,7 +64,7 @@ def test_users_do_not_wait_for_one_another(make_client, server):
 
 
 def test_one_user_has_at_most_one_request_on_its_way(make_client, server):
-    """However many workers there are, a user's next event waits for the answer to the one before."""
+    """However many workers there are, a user's next event waits for the one before."""
     lock, busy, overlaps = threading.Lock(), Counter(), []
 
     def script(request):
@@ -251,7 +254,7 @@ def test_while_the_endpoint_is_down_one_probe_goes_out_not_one_for_each_worker(m
         else:
             clock.advance(found)
 
-    waits = [b - a for a, b in zip(clock_at_attempt, clock_at_attempt[1:], strict=False)]
+    waits = [b - a for a, b in itertools.pairwise(clock_at_attempt)]
     assert len(clock_at_attempt) == len(attempts) >= 8
     assert sorted(waits) == waits, "each wait is at least as long as the one before"
     assert len(set(attempts)) > 5, "a probe goes out for one user after the other"
@@ -312,9 +315,7 @@ def test_a_server_wish_is_kept_to(make_client, server):
 
 def test_a_body_that_alone_keeps_failing_does_not_hold_its_user_for_ever(make_client, server):
     """An event that fails max_attempts times while others pass is set aside."""
-    server.script = lambda request: Reply(
-        status=500 if request.json["event"] == "Poison" else 200
-    )
+    server.script = lambda request: Reply(status=500 if request.json["event"] == "Poison" else 200)
     client = make_client(max_attempts=3, backoff_base=0.01, backoff_cap=0.01)
     client.track("u1", "Poison")
     client.track("u1", "After")
@@ -457,9 +458,7 @@ def test_the_buffer_is_bounded_by_bytes(make_client):
 def test_the_pace_is_kept(make_client):
     """max_events_per_minute spaces attempts evenly."""
     clock = FakeClock()
-    client = make_client(
-        transport=CapturingTransport(), clock=clock, max_events_per_minute=60
-    )
+    client = make_client(transport=CapturingTransport(), clock=clock, max_events_per_minute=60)
     sender = client.sender
     sender._threads = 99  # no thread: this test steps by hand
     for number in range(4):
@@ -542,9 +541,7 @@ def test_close_delivers_then_drops_and_counts(make_client, server):
 def test_close_with_nobody_there_counts_what_is_left(make_client, diagnostics_lines):
     """What could not be sent by the deadline is counted, said in one line, told to on_error."""
     losses = []
-    client = make_client(
-        events_url=f"http://127.0.0.1:{closed_port()}", on_error=losses.append
-    )
+    client = make_client(events_url=f"http://127.0.0.1:{closed_port()}", on_error=losses.append)
     for number in range(30):
         client.track(f"u{number}", "Event")
 
@@ -592,9 +589,7 @@ def test_on_error_cannot_kill_or_hang_a_worker(make_client, server, misdeed):
         finally:
             called.set()
 
-    server.script = lambda request: Reply(
-        status=400 if request.json["event"] == "Poison" else 200
-    )
+    server.script = lambda request: Reply(status=400 if request.json["event"] == "Poison" else 200)
     client = make_client(on_error=on_error, max_workers=1)
     if misdeed == "logs":
         import logging

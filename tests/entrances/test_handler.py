@@ -203,7 +203,7 @@ def test_contextvars_serve_the_handler_too(log, client, transport):
 
 
 def test_a_logger_adapter(log, client, transport):
-    """LoggerAdapter replaces a call's extra with its own: the tag works there, or merged on 3.13."""
+    """LoggerAdapter replaces a call's extra with its own: the tag works there."""
     adapter = logging.LoggerAdapter(log, {"userlens_event": True, "user_id": "u1"})
     adapter.info("Kept", extra={"lost": 1})
 

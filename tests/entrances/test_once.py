@@ -55,11 +55,15 @@ def handlers_in(order, client):
     return [made[name]() for name in order]
 
 
-ORDERS = list(itertools.permutations(["ours", "sink", "ours", "sink"]))[:6] + [["sink"], ["ours"]]
+ORDERS = [
+    *itertools.islice(itertools.permutations(["ours", "sink", "ours", "sink"]), 6),
+    ["sink"],
+    ["ours"],
+]
 
 
 @pytest.mark.parametrize("tag", [True, "Plan Upgraded", {"event": "Plan Upgraded"}, ["track"]])
-@pytest.mark.parametrize("order", ORDERS, ids=lambda order: "-".join(order))
+@pytest.mark.parametrize("order", ORDERS, ids="-".join)
 def test_a_stdlib_record_meets_handlers_and_formatters(client, transport, order, tag):
     """Root and child handlers, two formatters, foreign_pre_chain: one event, in any order."""
     handlers = handlers_in(order, client)
@@ -98,9 +102,7 @@ def test_a_structlog_line_goes_through_stdlib(
         listener = logging.handlers.QueueListener(records, UserlensHandler(client=client))
         listener.start()
     processors = [UserlensProcessor(client, keep_tag=keep_tag)] if in_chain else []
-    structlog.configure(
-        processors=[*processors, BRIDGES[bridge]], logger_factory=lambda *args: log
-    )
+    structlog.configure(processors=[*processors, BRIDGES[bridge]], logger_factory=lambda *args: log)
     for _ in range(3):
         structlog.get_logger().info("Plan Upgraded", userlens_event=tag, **FIELDS)
     if listener is not None:

@@ -152,10 +152,17 @@ def test_whatever_comes_is_handed_on_as_it_is(client, thing):
 
 
 hostile = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary()
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text()
+    | st.binary()
     | st.sampled_from([object(), type, len, Ellipsis, NotImplemented, Exception("boom")]),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.text() | st.integers() | st.none(), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text() | st.integers() | st.none(), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 

@@ -51,7 +51,7 @@ class Encoder:
     def __init__(self, settings: Settings) -> None:
         """Take over the limits and the names to hide."""
         self._is_secret = compile_redactor(settings.redact)
-        self._allow = None if settings.allow is None else frozenset(settings.allow)
+        self._allow = settings.allow
         self._send_timestamp = settings.send_timestamp
         self._most_bytes = settings.max_body_bytes
         self._longest_name = min(LONGEST_NAME, settings.max_string)
@@ -71,13 +71,14 @@ class Encoder:
         Raises:
             InvalidEventError: If even its ids and name are larger than a body may be.
         """
+        cut_name = isinstance(event, Track) and len(event.event) > self._longest_name
         for step, limits in enumerate(self._ladder):
             cleaner = Cleaner(limits, self._is_secret)
             kind, tree = self._tree(event, cleaner)
             body = dumps(tree)
             if len(body) <= self._most_bytes:
                 payload = Payload(str(event.user_id), body, kind)
-                cut = cleaner.cut + (step > 0)
+                cut = cleaner.cut + cut_name + (step > 0)
                 return Encoded(payload=payload, cut=cut, redacted=cleaner.redacted)
         kind, tree = self._tree(event, None)
         body = dumps(tree)
@@ -118,11 +119,7 @@ class Encoder:
     def _clean(self, values: Mapping[str, object] | None, cleaner: Cleaner | None) -> Any:
         if cleaner is None:
             return {TRUNCATED: "too large"}
-        if not values:
-            return {}
-        if self._allow is not None:
-            values = {name: values[name] for name in values if name in self._allow}
-        return cleaner.clean(values)
+        return {} if values is None else cleaner.clean(values, self._allow)
 
     def _name(self, name: str) -> str:
         longest = self._longest_name

@@ -61,6 +61,9 @@ _LEAVES = frozenset({bytes, datetime, date, time, timedelta, Decimal, UUID})
 # makes the same bytes.
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
+# Stands for a field that its author hides.
+_HIDDEN = object()
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -195,7 +198,6 @@ class Cleaner:
         self._path.append(identity)
         try:
             if type(value) is _Fields:
-                self.redacted += value.hidden
                 return self._entries(value.entries(), len(value.names))
             if isinstance(value, Mapping):
                 return self._mapping(value)
@@ -213,7 +215,7 @@ class Cleaner:
             # A dict's own methods, whatever a subclass overrides: the entries are facts.
             known: dict[Any, Any] = value  # type: ignore[assignment]  # mypy reads no issubclass of a type()
             return self._entries(self._first(lambda: dict.items(known)), dict.__len__(known))
-        return self._entries(self._first(lambda: value.items()), len(value))
+        return self._entries(self._first(value.items), len(value))
 
     def _first(self, read: Callable[[], Iterable[Any]], most: int | None = None) -> list[Any]:
         """Return the first of what *read* returns, though another thread may be writing to it."""
@@ -251,7 +253,7 @@ class Cleaner:
         return result
 
     def _entry(self, name: str, value: Any) -> Any:
-        if value is not None and self._is_secret(name):
+        if value is _HIDDEN or (value is not None and self._is_secret(name)):
             self.redacted += 1
             return REDACTED
         return self._value(value)
@@ -337,19 +339,25 @@ class _Distinct:
 class _Fields:
     """The named fields of a dataclass, an attrs class or a pydantic model, read like a mapping."""
 
-    __slots__ = ("hidden", "names", "owner")
+    __slots__ = ("names", "owner")
 
     def __init__(self, owner: Any, names: tuple[tuple[str, bool], ...]) -> None:
         self.owner = owner
         self.names = names
-        self.hidden = sum(not shown for _, shown in names)
 
     def entries(self) -> list[tuple[str, Any]]:
         # A field that its author keeps out of the repr is none to publish.
         return [
-            (name, getattr(self.owner, name, None) if shown else REDACTED)
+            (name, _attribute(self.owner, name) if shown else _HIDDEN)
             for name, shown in self.names
         ]
+
+
+def _attribute(owner: object, name: str) -> Any:
+    try:
+        return getattr(owner, name, None)
+    except Exception as error:  # one that is computed, or loaded from a database that is gone
+        return f"[unserialisable: {_type_name(type(error))}]"
 
 
 def _field_names(kind: type) -> tuple[tuple[str, bool], ...] | None:
@@ -361,8 +369,12 @@ def _field_names(kind: type) -> tuple[tuple[str, bool], ...] | None:
         return tuple((item.name, bool(item.repr)) for item in attributes)
     model = getattr(kind, "model_fields", None)  # pydantic 2; in 1 it is __fields__
     if isinstance(model, dict):
-        return tuple((name, item.repr and not item.exclude) for name, item in model.items())
+        return tuple((name, _is_shown(item)) for name, item in model.items())
     return None
+
+
+def _is_shown(item: object) -> bool:
+    return getattr(item, "repr", True) is not False and getattr(item, "exclude", None) is not True
 
 
 def _decimal(value: Decimal) -> float | int | str | None:

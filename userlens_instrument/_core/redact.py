@@ -23,12 +23,17 @@ BUILT_IN: tuple[str, ...] = (
     "passcode",
     "secret",
     "secrets",
+    # Not "tokens": what a language model counts is a property worth having.
     "token",
     "accesstoken",
+    "accesstokens",
+    "api_tokens",
+    "auth_tokens",
     "authtoken",
     "csrftoken",
     "idtoken",
     "refreshtoken",
+    "refreshtokens",
     "jwt",
     "bearer",
     "api_key",
@@ -65,8 +70,10 @@ _ANYWHERE = ("password", "passwd")
 # Names come from the application's source, so there are few; a program that
 # makes them up by the million gets no cache rather than all the memory.
 _MOST_REMEMBERED = 4_096
-# A name longer than this is not one; its words are not looked at one by one.
-_LONGEST_NAME = 256
+_LONGEST_REMEMBERED = 256
+# A name longer than this is not looked at, on the caller's thread; what was
+# not looked at is hidden.
+_LONGEST_NAME = 16_384
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+|[^\W\d_a-zA-Z]+")
 
@@ -76,7 +83,7 @@ def _squash(name: str) -> str:
 
 
 def _words(name: str) -> list[str]:
-    return [word.lower() for word in _WORDS.findall(name[:_LONGEST_NAME])]
+    return [word.lower() for word in _WORDS.findall(name)]
 
 
 def compile_redactor(names: Collection[str]) -> Callable[[str], bool]:
@@ -98,6 +105,10 @@ def compile_redactor(names: Collection[str]) -> Callable[[str], bool]:
     known: dict[str, bool] = {}
 
     def look(name: str) -> bool:
+        if not secrets:
+            return False
+        if len(name) > _LONGEST_NAME:
+            return True
         words = _words(name)
         if any(stem in word for stem in anywhere for word in words):
             return True
@@ -115,7 +126,7 @@ def compile_redactor(names: Collection[str]) -> Callable[[str], bool]:
         verdict = known.get(name)
         if verdict is None:
             verdict = look(name)
-            if len(known) < _MOST_REMEMBERED:
+            if len(known) < _MOST_REMEMBERED and len(name) <= _LONGEST_REMEMBERED:
                 known[name] = verdict
         return verdict
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -64,10 +65,8 @@ class Voice:
             message: One line, without an event's content and without the write code.
             level: As in `logging`.
         """
-        try:
+        with suppress(Exception):  # a voice that fails has nobody left to tell
             self._say(kind, message, level)
-        except Exception:  # noqa: S110 - a voice that fails has nobody left to tell
-            pass
 
     def _say(self, kind: str | None, message: str, level: int) -> None:
         if kind is not None:

@@ -120,7 +120,7 @@ def flush_on_sigterm() -> None:
         )
 
 
-def _on_sigterm(signum: int, frame: FrameType | None) -> None:
+def _on_sigterm(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signal module's call
     # This interrupts the main thread anywhere, perhaps within a lock of ours:
     # the work is another thread's, and this one goes on with what it was at.
     if _process.terminated.is_set():

@@ -19,11 +19,7 @@ from userlens_instrument._core.outcome import Answer, Failure, Waits
 from userlens_instrument._core.schedule import Attempt, Held, Policy, Schedule, Settled
 from userlens_instrument._delivery.buffer import Buffer
 from userlens_instrument._delivery.stats import Ledger, Stats, make_stats
-from userlens_instrument._delivery.threads import (
-    is_own_thread,
-    mark_own_thread,
-    unmark_own_thread,
-)
+from userlens_instrument._delivery.threads import is_own_thread, lent_thread, mark_own_thread
 from userlens_instrument.events import Loss
 
 
@@ -44,6 +40,9 @@ _MOST_LOSSES = 1_000
 
 # Seconds that on_error has at the end, however late it is.
 _LAST_WORDS = 0.25
+# Seconds to wait for the lock at the end. It is held for microseconds, unless
+# by the very thread that a signal handler of ours has interrupted.
+_PATIENCE = 0.1
 
 _CLOSED_LINES = {
     "unauthorized": (
@@ -129,7 +128,9 @@ class Sender:
         # Read by log calls without the lock: whether a ring would be of use.
         self._call = True
         self._closed = False
-        self._exit_deadline: float | None = None
+        # Seconds that the exit may still wait for events; None before the exit.
+        self._exit_seconds: float | None = None
+        self._last_words: Callable[[], None] = _nothing
         self._minute = (0.0, 0)
 
     def reset_after_fork(self) -> None:
@@ -140,7 +141,9 @@ class Sender:
     def __repr__(self) -> str:
         """Show the state; no setting, so no write code."""
         stats = self.stats()
-        return f"<Sender {stats.pending} held, {stats.delivered} delivered, {self._threads} threads>"
+        return (
+            f"<Sender {stats.pending} held, {stats.delivered} delivered, {self._threads} threads>"
+        )
 
     # ------------------------------------------------------------ on the caller's thread
 
@@ -160,7 +163,7 @@ class Sender:
                 self._admit(self._clock.monotonic())
             finally:
                 self._lock.release()
-        if self._exit_deadline is not None:
+        if self._exit_seconds is not None:
             self._deliver_at_exit()
 
     def _ring(self) -> None:
@@ -470,8 +473,7 @@ class Sender:
     def _deliver_inline(self, barrier: _Barrier, deadline: float) -> None:
         """Deliver on this thread: no other can be had (3.12 at exit, or the machine is full)."""
         nap = threading.Event()
-        mark_own_thread()
-        try:
+        with lent_thread():
             while not barrier.done.is_set():
                 left = deadline - self._clock.monotonic()
                 if left <= 0:
@@ -483,12 +485,10 @@ class Sender:
                 else:
                     nap.wait(left if found is None else min(left, found))
             self._report_losses()
-        finally:
-            unmark_own_thread()
 
     def hurry(self) -> None:
         """Give what waits for a retry one more try at once."""
-        with self._locked(1.0) as locked:
+        with self._locked(_PATIENCE) as locked:
             if locked:
                 self._schedule.hurry(self._clock.monotonic())
         self._wake_all()
@@ -513,14 +513,17 @@ class Sender:
             return True
         left = self._abandon()
         if left:
-            waited = f"within {timeout:g} seconds"
-            self._say(None, f"{left} events could not be delivered {waited} and are lost")
+            # Limited, for the exit hooks that log one event after the other.
+            self._say(
+                f"shutdown {id(self)}",
+                f"{left} events could not be delivered in time and are lost",
+            )
             self._tell_losses(max(_LAST_WORDS, deadline - self._clock.monotonic()))
         return not left
 
     def _abandon(self) -> int:
         """Count whatever is still held as dropped by the shutdown; return how many."""
-        with self._locked(1.0) as locked:
+        with self._locked(_PATIENCE) as locked:
             if not locked:
                 return 0
             self._admit(self._clock.monotonic())
@@ -543,7 +546,8 @@ class Sender:
         if self._threads:
             self._told.wait(timeout)
         else:
-            self._report_losses()
+            with lent_thread():
+                self._report_losses()
 
     def close(self, timeout: float) -> bool:
         """Deliver what is held, take no more, let threads and connections go; see `finish`."""
@@ -553,23 +557,26 @@ class Sender:
         self._transport.close()
         return finished
 
-    def finish_at_exit(self, deadline: float) -> bool:
+    def finish_at_exit(self, seconds: float, last_words: Callable[[], None]) -> None:
         """
         Do as `finish`, and from now on deliver each event before `submit` returns.
 
         Other exit hooks may still log; nobody comes after them to wait.
 
         Args:
-            deadline: On the monotonic clock; it bounds this and all that comes later.
+            seconds: Longest wait, for this and all that comes later together. Time that other
+                hooks take does not count: an event after a slow one still has its chance.
+            last_words: Writes what was said, called after each later event.
         """
-        finished = self.finish(max(0.0, deadline - self._clock.monotonic()))
-        self._exit_deadline = deadline
-        return finished
+        started = self._clock.monotonic()
+        self.finish(seconds)
+        self._last_words = last_words
+        self._exit_seconds = max(0.0, seconds - (self._clock.monotonic() - started))
 
     def _deliver_at_exit(self) -> None:
-        deadline = self._exit_deadline
-        if deadline is not None and not is_own_thread():
-            self.finish(max(0.0, deadline - self._clock.monotonic()))
+        if self._exit_seconds is not None and not is_own_thread():
+            self.finish_at_exit(self._exit_seconds, self._last_words)
+            self._last_words()
 
     def stats(self) -> Stats:
         """Return what became of every event so far."""
@@ -581,6 +588,10 @@ class Sender:
             threads=self._threads,
             held_back=self._schedule.closed,
         )
+
+
+def _nothing() -> None:
+    """Write nothing: somebody else does."""
 
 
 def _policy(settings: Settings) -> Policy:

@@ -11,7 +11,6 @@ import base64
 import http.client
 import io
 import queue
-import socket
 import ssl
 import threading
 import time
@@ -40,6 +39,8 @@ from userlens_instrument._version import __version__
 
 
 if TYPE_CHECKING:
+    import socket
+
     from userlens_instrument.settings import Settings
 
 
