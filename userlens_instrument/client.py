@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +182,7 @@ class Client:
                 else:
                     self._send(event, site)
         except Exception as error:
-            self._hostile(error, site)
+            self.hostile(error, site)
 
     def track(
         self,
@@ -220,7 +221,7 @@ class Client:
         except InvalidEventError as error:
             self._invalid(error, call_site)
         except Exception as error:
-            self._hostile(error, call_site)
+            self.hostile(error, call_site)
 
     def _send(self, event: Event, site: Callable[[], str]) -> None:
         try:
@@ -246,7 +247,8 @@ class Client:
         where = site()
         voice.say(f"invalid {error.reason} {where}", f"not an event, at {where}: {error}")
 
-    def _hostile(self, error: Exception, site: Callable[[], str]) -> None:
+    def hostile(self, error: Exception, site: Callable[[], str]) -> None:
+        """Count what could not be read, and say so without its content."""
         self.sender.ledger.count("invalid", "unreadable")
         where = site()
         # The type alone: the text of a foreign exception may hold anything.
@@ -513,6 +515,12 @@ def structlog_context() -> Mapping[str, Any]:
         return {}
     context: Mapping[str, Any] = module.get_contextvars()
     return context
+
+
+def unreadable(find: Callable[[], Client], error: Exception, site: Callable[[], str]) -> None:
+    """Count a record that an entrance could not even look at; the last resort, and silent."""
+    with suppress(Exception):
+        find().hostile(error, site)
 
 
 def call_site() -> str:

@@ -14,6 +14,7 @@ from userlens_instrument.client import (
     default_client,
     shared_client,
     structlog_context,
+    unreadable,
 )
 from userlens_instrument.settings import Settings
 
@@ -70,6 +71,7 @@ class UserlensHandler(logging.Handler):
         """Check the settings; start nothing."""
         super().__init__(level)
         self._given = client
+        self._own: Client | None = None
         self._settings = Settings.load(settings) if settings else None
         self._tag = tag
         self._reader: tuple[Client | None, Reader | None] = (None, None)
@@ -95,8 +97,8 @@ class UserlensHandler(logging.Handler):
                 self._capture(fields[self._tag], record)
             elif type(fields["msg"]) is not str or fields["args"]:
                 self._look_deeper(record)
-        except Exception:  # noqa: S110 - nothing raises into the application; capture() has counted
-            pass
+        except Exception as error:
+            unreadable(self._client, error, _site(record))
 
     def _look_deeper(self, record: logging.LogRecord) -> None:
         """Capture a record whose tag is in a dict: structlog's in ``msg``, or the lone argument."""
@@ -159,9 +161,12 @@ class UserlensHandler(logging.Handler):
     def _client(self) -> Client:
         if self._given is not None:
             return self._given
-        if self._settings is not None:
-            return shared_client(self._settings)
-        return default_client()
+        if self._settings is None:
+            return default_client()
+        if self._own is None:
+            # Two threads find the same one: it is shared.
+            self._own = shared_client(self._settings)
+        return self._own
 
     def _reader_for(self, client: Client, plumbing: Plumbing) -> Reader:
         known, reader = self._reader

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from userlens_instrument._core.extract import Plumbing, Reader, Record
@@ -13,11 +14,13 @@ from userlens_instrument.client import (
     call_site,
     default_client,
     structlog_context,
+    unreadable,
 )
 
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Mapping
 
 
 TAG = "userlens_event"
@@ -91,21 +94,27 @@ class UserlensProcessor:
     def __call__(self, logger: Any, method_name: str, event_dict: Any) -> Any:  # noqa: ARG002 - structlog's call
         """Capture *event_dict* if it is tagged, and return it."""
         # One lookup decides for the untagged. After a renderer it is a str,
-        # bytes or a tuple, which we only hand on.
-        if type(event_dict) is dict and self._tag in event_dict:
-            try:  # noqa: SIM105 - contextlib.suppress costs half a microsecond
+        # bytes or a tuple, which we only hand on; before, it is whatever
+        # structlog's context_class makes, and dict by default.
+        try:
+            if (
+                isinstance(event_dict, dict) or isinstance(event_dict, MutableMapping)
+            ) and self._tag in event_dict:
                 self._capture(event_dict)
-            except Exception:  # noqa: S110 - nothing raises into the application; capture() has counted
-                pass
+        except Exception as error:
+            unreadable(self._find_client, error, call_site)
         return event_dict
 
-    def _capture(self, event_dict: dict[str, Any]) -> None:
+    def _find_client(self) -> Client:
+        return self._client or default_client()
+
+    def _capture(self, event_dict: MutableMapping[str, Any]) -> None:
         tag = event_dict[self._tag]
         if not self._keep_tag:
             del event_dict[self._tag]
         if tag is None or tag is False or is_own_thread():
             return
-        client = self._client or default_client()
+        client = self._find_client()
         # Within a ProcessorFormatter: the stdlib record, or a copy of it.
         record: logging.LogRecord | None = event_dict.get("_record")
         if not self._first(client, event_dict, tag, record):
@@ -114,8 +123,8 @@ class UserlensProcessor:
         text = event_dict.get("event")
         if text is None:  # renamed by EventRenamer
             text = event_dict.get("message", event_dict.get("msg"))
-        fields = event_dict
-        if tag is not None and self._keep_tag:
+        fields: Mapping[str, Any] = event_dict
+        if self._keep_tag:
             fields = {name: event_dict[name] for name in event_dict if name != self._tag}
         created = parse_time(getattr(record, "created", None))
         found = Record(
@@ -126,7 +135,7 @@ class UserlensProcessor:
         )
         client.capture(self._reader_for(client), tag, found, call_site)
 
-    def _first(self, client: Client, event_dict: dict[str, Any], tag: object, record: Any) -> bool:
+    def _first(self, client: Client, event_dict: MutableMapping[str, Any], tag: object, record: Any) -> bool:
         """Return whether no other entrance has had this record, and note that we had it."""
         once = client.once
         if once.has_seen(event_dict.get("event"), tag):

@@ -10,9 +10,11 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import os
+from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from userlens_instrument.exceptions import SettingsError
 
@@ -33,6 +35,8 @@ _FALSE = frozenset({"0", "false", "no", "off"})
 _SMALLEST_BODY = 8 * 1024
 # A day. Longer waits than that are typing mistakes (milliseconds for seconds).
 _LONGEST_WAIT = 86_400.0
+# A thousand times what Userlens asks to be told of.
+_FASTEST_PACE = 10_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +44,8 @@ class Settings:
     """
     Everything that can be set. Durations are seconds, sizes are bytes.
 
-    Each field has an environment variable, ``USERLENS_`` and its name in
-    capitals, that fills in where no argument is given; an argument wins.
+    Each field but *on_error* has an environment variable, ``USERLENS_`` and its
+    name in capitals, that fills in where no argument is given; an argument wins.
 
     Attributes:
         write_code: The secret that authenticates to Userlens. Without one: one
@@ -171,38 +175,46 @@ class Settings:
         return replace(self, **changes)
 
 
-def _unknown(name: str, names: list[str]) -> SettingsError:
-    # A name longer than any setting is not echoed: somebody may have put the
-    # write code where a name belongs.
-    shown = name if len(name) <= 32 and name.isidentifier() else "a setting"
-    near = difflib.get_close_matches(name, names, n=1)
-    fix = f"did you mean {near[0]}?" if near else "see the README for the list of settings"
-    return SettingsError(shown, "is not a setting", fix)
+def _unknown(name: object, names: list[str]) -> SettingsError:
+    # Echoed only where it is nearly a setting's name: somebody may have put
+    # the write code where a name belongs.
+    near = difflib.get_close_matches(str(name)[:64], names, n=1)
+    if near:
+        return SettingsError(str(name)[:64], "is not a setting", f"did you mean {near[0]}?")
+    return SettingsError(
+        "a name", "is not that of a setting", f"the settings are {', '.join(names)}"
+    )
 
 
 def _from_text(name: str, text: str, variable: str) -> Any:
     """Return the value that an environment variable's *text* means."""
     default = Settings.__dataclass_fields__[name].default
     if name in _INTEGERS or name == "max_events_per_minute":
-        try:
-            return int(text)
-        except ValueError:
-            raise SettingsError(
-                name, "is not a whole number", "give digits only", variable
-            ) from None
+        number = _number(int, text)
+        if number is None:
+            raise SettingsError(name, "is not a whole number", "give digits only", variable)
+        return number
     if isinstance(default, bool):
         word = text.strip().lower()
         if word not in _TRUE | _FALSE:
             raise SettingsError(name, "is neither true nor false", "give true or false", variable)
         return word in _TRUE
     if isinstance(default, float):
-        try:
-            return float(text)
-        except ValueError:
-            raise SettingsError(name, "is not a number", "give seconds", variable) from None
+        number = _number(float, text)
+        if number is None:
+            raise SettingsError(name, "is not a number", "give seconds", variable)
+        return number
     if name == "allow" or isinstance(default, tuple):
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text.strip()
+
+
+def _number(kind: type[float], text: str) -> float | None:
+    # None, so that no error that echoes the text is the context of ours.
+    try:
+        return kind(text)
+    except ValueError:
+        return None
 
 
 def _check_write_code(name: str, value: Any) -> str | None:
@@ -210,10 +222,10 @@ def _check_write_code(name: str, value: Any) -> str | None:
         return None
     if not isinstance(value, str):
         raise SettingsError(name, "is not text", "give the write code as a string")
-    value = value.strip()
-    if not value:
+    code = str.strip(value)
+    if not code:
         return None
-    if not (value.isascii() and value.isprintable()) or any(c in value for c in " :"):
+    if not (code.isascii() and code.isprintable()) or any(c in code for c in " :"):
         # It becomes the user name of HTTP basic authentication, where a colon
         # ends it; a line break would be another header.
         raise SettingsError(
@@ -221,21 +233,17 @@ def _check_write_code(name: str, value: Any) -> str | None:
             "has a character that no write code has",
             "copy it again from the Userlens settings, without spaces, colons or line breaks",
         )
-    return value
+    return code
 
 
 def _check_url(name: str, value: Any) -> str:
     fix = "give a URL such as https://events.userlens.io"
-    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+    parts = _split(value) if isinstance(value, str) else None
+    if parts is None:
         raise SettingsError(name, "is not a URL", fix)
-    try:
-        parts = urlsplit(value)
-        port = parts.port
-    except ValueError:
-        raise SettingsError(name, "is not a URL", fix) from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0 or " " in value:
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
         raise SettingsError(name, "is not an http or https URL", fix)
-    if parts.username is not None or parts.query or parts.fragment:
+    if parts.username is not None or "?" in value or "#" in value:
         raise SettingsError(name, "has a user, a query or a fragment", fix)
     if parts.scheme == "http" and not _is_local(parts.hostname):
         raise SettingsError(
@@ -243,20 +251,35 @@ def _check_url(name: str, value: Any) -> str:
             "would send the write code in clear over the internet",
             "use https (http is for a Userlens on this machine or on a private network)",
         )
-    return value.rstrip("/")
+    return str.rstrip(value, "/")
+
+
+def _split(url: str) -> SplitResult | None:
+    """Return the parts of *url*, or None if it is not one."""
+    # Nothing that could end the line of a header, and nothing on which two
+    # parsers of URLs disagree.
+    if not url.isascii() or not url.isprintable() or any(c in url for c in ' %\\"<>^`{|}'):
+        return None
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # raises if it is no number
+    except ValueError:
+        return None
+    return parts
 
 
 def _is_local(host: str) -> bool:
-    # A name without a dot is another container of the same compose file;
-    # .internal and .local are reserved for private networks (RFC 6762, ICANN).
-    if "." not in host and ":" not in host:
-        return True
-    if host.endswith((".localhost", ".internal", ".local")):
-        return True
     try:
-        return ipaddress.ip_address(host).is_private
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return False
+        # A name without a dot is another container of the same compose file
+        # (unless it is a number, an old way to write any address); .internal
+        # and .local are reserved for private networks (RFC 6762, ICANN).
+        return host.endswith((".localhost", ".internal", ".local")) or (
+            not any(c in host for c in ".:") and not host.isdigit() and not host.startswith("0x")
+        )
+    mapped = getattr(address, "ipv4_mapped", None)  # ::ffff:8.8.8.8 is anywhere
+    return (mapped or address).is_private
 
 
 def _check_whole(name: str, value: Any) -> int:
@@ -271,8 +294,11 @@ def _check_whole(name: str, value: Any) -> int:
 def _check_pace(name: str, value: Any) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise SettingsError(name, "is not a whole number above 0", "give 1 or more, or None")
+    fix = f"give 1 to {_FASTEST_PACE}, or None"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise SettingsError(name, "is not a whole number", fix)
+    if not 1 <= value <= _FASTEST_PACE:
+        raise SettingsError(name, "is out of range", fix)
     return value
 
 
@@ -292,25 +318,38 @@ def _check_flag(name: str, value: Any) -> bool:
 
 
 def _check_overflow(name: str, value: Any) -> str:
-    if value not in ("drop_newest", "drop_oldest"):
+    if not isinstance(value, str) or value not in {"drop_newest", "drop_oldest"}:
         raise SettingsError(name, "is no policy", "give 'drop_newest' or 'drop_oldest'")
-    return str(value)
+    return value
 
 
 def _check_names(name: str, value: Any) -> tuple[str, ...]:
     # A lone text is a sequence of letters: the mistake everyone makes once.
     if isinstance(value, (str, bytes)):
         raise SettingsError(name, "is not a list of names", "put the name in a list")
-    try:
-        names = tuple(value)
-    except TypeError:
-        raise SettingsError(name, "is not a list of names", "give a list of names") from None
+    if not isinstance(value, Iterable):
+        raise SettingsError(name, "is not a list of names", "give a list of names")
+    names = tuple(value)
     if not all(isinstance(item, str) and item for item in names):
         raise SettingsError(name, "has an entry that is no name", "give non-empty strings only")
+    # A set has another order in each process: equal settings stay equal.
+    return tuple(sorted(names)) if isinstance(value, AbstractSet) else names
+
+
+def _check_redact(name: str, value: Any) -> tuple[str, ...]:
+    names = _check_names(name, value)
+    # Names are compared by their letters and digits; one without any would
+    # hide nothing, and nobody would notice.
+    if not all(any(c.isalnum() for c in item) or item == "-*" for item in names):
+        raise SettingsError(
+            name, "has an entry without a letter", "give names of properties, or '-*'"
+        )
     return names
 
 
 def _check_keys(name: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, AbstractSet):
+        raise SettingsError(name, "has no order", "give a list, the best name first")
     names = _check_names(name, value)
     if not names:
         raise SettingsError(name, "is empty", "give at least one name")
@@ -355,7 +394,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "overflow": _check_overflow,
     "max_events_per_minute": _check_pace,
     "send_timestamp": _check_flag,
-    "redact": _check_names,
+    "redact": _check_redact,
     "allow": _check_allow,
     "user_id_keys": _check_keys,
     "group_id_keys": _check_keys,

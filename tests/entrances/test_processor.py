@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 import threading
+from collections import OrderedDict, UserDict
 
 import pytest
 import structlog
@@ -422,3 +423,30 @@ def test_the_repr_tells_the_options_and_no_secret(client):
     """A processor shows up in tracebacks and debuggers; the write code does not."""
     assert "tag='userlens_event'" in repr(UserlensProcessor(client))
     assert client.settings.write_code not in repr(UserlensProcessor(client))
+
+
+class Odd(UserDict):
+    """A context class that is no dict."""
+
+
+@pytest.mark.parametrize("context_class", [OrderedDict, Odd])
+def test_other_context_classes_work(client, transport, context_class):
+    """Whatever mapping structlog is configured to use for its context."""
+    event_dict = context_class(event="E", userlens_event=True, user_id="u1", x=1)
+
+    assert UserlensProcessor(client)(None, "info", event_dict) is event_dict
+    assert client.flush(PATIENCE)
+    assert [{"x": 1}] == [event["properties"] for event in transport.events]
+
+
+def test_an_event_dict_that_raises_when_looked_at_is_counted(client):
+    """Even a context class that raises on every look costs the application nothing."""
+
+    class Hostile(dict):
+        def __contains__(self, key):
+            raise ValueError("never")
+
+    event_dict = Hostile(event="E", userlens_event=True, user_id="u1")
+
+    assert UserlensProcessor(client)(None, "info", event_dict) is event_dict
+    assert {"unreadable": 1} == client.stats().invalid

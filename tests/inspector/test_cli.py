@@ -258,7 +258,7 @@ def test_paused_terminal(client):
 
 
 def test_looks_up_now_and_then(capsys):
-    """Where Ctrl+C wakes nobody, the wait for a line has an end, and begins again."""
+    """A signal that wakes nobody is not lost: the wait for a line has an end, and begins again."""
 
     class Lines:
         takes = iter([queue.Empty(), "a line", queue.Empty(), None])
@@ -270,7 +270,7 @@ def test_looks_up_now_and_then(capsys):
                 raise take
             return take
 
-    command._show(Lines(), tick=0.5)
+    command._show(Lines())
 
     assert "a line\n" == capsys.readouterr().out
 

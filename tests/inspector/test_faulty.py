@@ -128,7 +128,7 @@ def test_client_that_does_not_wait(client, caplog):
 
 
 def test_delay_with_a_body_that_is_too_large(caplog):
-    """What is left of a body that is too large does not end a delay; that the client leaves does."""
+    """The rest of a body that is too large does not end a delay; the client's leaving does."""
     head = b"POST /event HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     with InspectorServer(max_body=1) as server:
         server.store.add_faults(Fault(delay=300))

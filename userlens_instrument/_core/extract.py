@@ -11,7 +11,10 @@ from __future__ import annotations
 import difflib
 import operator
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import islice
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -33,9 +36,14 @@ LONGEST_NAME = 512
 _FOREIGN_PREFIXES = ("_", "dd.", "otel", "sentry")
 _FOREIGN = frozenset({"color_message"})
 
-# Names are few, they come from source code; a program that makes them up gets
-# no cache rather than all the memory.
+# Names are few and short, they come from source code; a program that makes
+# them up gets no cache rather than all the memory.
 _MOST_REMEMBERED = 4_096
+_LONGEST_REMEMBERED = 256
+
+# A plan change is two events. A list this long is a slip, and making all of
+# its events would hold up the log call.
+_MOST_EVENTS = 100
 
 _MAPPING_KEYS = frozenset(
     {
@@ -91,10 +99,10 @@ class Plumbing:
         return own
 
     def _learn(self, name: object) -> bool:
-        verdict = isinstance(name, str) and (
-            name in self._names or name.startswith(_FOREIGN_PREFIXES)
-        )
-        if len(self._known) < _MOST_REMEMBERED:
+        if type(name) is not str:
+            return False
+        verdict = name in self._names or name.startswith(_FOREIGN_PREFIXES)
+        if len(self._known) < _MOST_REMEMBERED and len(name) <= _LONGEST_REMEMBERED:
             self._known[name] = verdict
         return verdict
 
@@ -142,9 +150,22 @@ class Reader:
         """
         if tag is False or tag is None:
             return []
-        if isinstance(tag, (list, tuple)):
-            return [self._one(item, record) for item in tag if item is not None]
-        return [self._one(tag, record)]
+        if not isinstance(tag, (list, tuple)):
+            return [self._one(tag, record)]
+        events = [
+            self._one(item, record)
+            for item in islice(tag, _MOST_EVENTS)
+            if item is not None and item is not False
+        ]
+        if len(tag) > _MOST_EVENTS:
+            events.append(
+                InvalidEventError(
+                    "too_many_events",
+                    f"the tag lists more than {_MOST_EVENTS} events",
+                    "log a line for each",
+                )
+            )
+        return events
 
     def _one(self, tag: object, record: Record) -> Event | InvalidEventError:
         try:
@@ -154,15 +175,16 @@ class Reader:
 
     def _event(self, tag: object, record: Record) -> Event:
         if isinstance(tag, (Track, Identify, Group)):
-            return normalize(tag, default_time=record.created)
+            return normalize(tag, default_time=_time_of(record))
         if tag is True:
             return self._build("track", {}, record)
         if isinstance(tag, str):
+            tag = _text(tag)
             if tag in ("track", "identify", "group"):
                 return self._build(tag, {}, record)
             return self._build("track", {"event": tag}, record)
         if isinstance(tag, Mapping):
-            return self._build(*_checked(tag), record)
+            return self._build(_kind(tag), tag, record)
         raise InvalidEventError(
             "invalid_tag",
             f"the tag is of type {type(tag).__name__}",
@@ -173,7 +195,7 @@ class Reader:
     def _build(self, kind: str, given: Mapping[str, Any], record: Record) -> Event:
         used: list[str] = []
         user = self._id("user", self.user_id_keys, given, record, used)
-        group = None
+        group: Any = None
         if kind == "group":
             group = self._id("group", self.group_id_keys, given, record, used)
         extra = given.get("properties" if kind == "track" else "traits")
@@ -182,15 +204,16 @@ class Reader:
         if extra is None:
             extra = self._fields(kind, record, used)
         moment = parse_time(given.get("timestamp"))
-        if moment is None:
-            moment = parse_time(record.fields.get("timestamp"))
         if kind == "identify":
             event: Event = Identify(user, extra, moment)
         elif kind == "group":
             event = Group(group, user, extra, moment)
         else:
-            event = Track(user, given.get("event", record.message), extra, moment)
-        return normalize(event, default_time=record.created)
+            name: Any = given.get("event")
+            if name is None:
+                name = record.message
+            event = Track(user, name, extra, moment)
+        return normalize(event, default_time=_time_of(record))
 
     def _id(
         self,
@@ -237,21 +260,29 @@ class Reader:
         return own
 
 
-def _checked(tag: Mapping[Any, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Return the type that a mapping *tag* asks for, and the mapping, checked."""
+def _time_of(record: Record) -> float:
+    moment = parse_time(record.fields.get("timestamp"))
+    return record.created if moment is None else moment
+
+
+def _kind(tag: Mapping[Any, Any]) -> str:
+    """Return the type that a mapping *tag* asks for, once its keys are known to be right."""
     for key in tag:
         if key not in _MAPPING_KEYS:
-            near = difflib.get_close_matches(str(key), _MAPPING_KEYS, n=1)
+            shown = str(key)[:64]
+            near = difflib.get_close_matches(shown, _MAPPING_KEYS, n=1)
             fix = f"did you mean {near[0]}?" if near else "put it under 'properties' or 'traits'"
-            raise InvalidEventError("unknown_key", f"the tag has a key {str(key)[:64]!r}", fix)
-    kind = tag.get("type", "track")
-    if kind not in ("track", "identify", "group"):
-        raise InvalidEventError(
-            "unknown_type",
-            f"the tag's type is {str(kind)[:64]!r}",
-            "give 'track', 'identify' or 'group'",
-        )
-    return kind, tag
+            raise InvalidEventError("unknown_key", f"the tag has a key {shown!r}", fix)
+    kind = tag.get("type")
+    if kind is None:
+        return "track"
+    if isinstance(kind, str) and _text(kind) in ("track", "identify", "group"):
+        return _text(kind)
+    raise InvalidEventError(
+        "unknown_type",
+        f"the tag's type is {str(kind)[:64]!r}",
+        "give 'track', 'identify' or 'group'",
+    )
 
 
 def normalize(event: Event, *, default_time: float) -> Event:
@@ -260,14 +291,15 @@ def normalize(event: Event, *, default_time: float) -> Event:
 
     Args:
         event: As the application made it.
-        default_time: When it happened if it does not say, in seconds since the epoch.
+        default_time: When it happened if it does not say, in seconds since the
+            epoch. If that is no time either, the event has none.
 
     Raises:
         InvalidEventError: If it cannot be one.
     """
     user = identifier(event.user_id, "user")
-    moment = default_time if event.timestamp is None else parse_time(event.timestamp)
-    if moment is None:
+    moment = parse_time(default_time if event.timestamp is None else event.timestamp)
+    if moment is None and event.timestamp is not None:
         raise InvalidEventError(
             "invalid_timestamp",
             "the timestamp is not a time",
@@ -296,10 +328,8 @@ def identifier(value: object, what: str) -> str:
         text = value
     elif value is None or isinstance(value, bool):
         text = ""
-    elif isinstance(value, str):
-        text = str.__str__(value)
-    elif isinstance(value, UUID):
-        text = str(value)
+    elif isinstance(value, (str, UUID)):
+        text = _text(value)
     else:
         text = _digits(value, what)
     if not text or text.isspace():
@@ -318,14 +348,14 @@ def identifier(value: object, what: str) -> str:
 
 
 def _digits(value: object, what: str) -> str:
-    try:
-        number = operator.index(value)  # type: ignore[arg-type]  # it is how one asks
-    except TypeError:
+    # Not everything with an __index__ is an integer: a Mock has one.
+    if not isinstance(value, Integral):
         raise InvalidEventError(
             f"invalid_{what}_id",
             f"the {what} id is of type {type(value).__name__}",
             "give a non-empty string, an integer or a UUID",
-        ) from None
+        )
+    number = operator.index(value)  # numpy's integers answer
     # 64-bit keys and the integers of UUIDs are well within; more is no id, and
     # Python refuses to write out the digits of really large ones.
     return str(number) if number.bit_length() <= 1024 else "9" * (LONGEST_ID + 1)
@@ -342,7 +372,8 @@ def _encodes(text: str) -> bool:
 
 
 def _name(value: object) -> str:
-    text = value if type(value) is str else _text(value)
+    # A dict or a list that was logged is data, and may hold what is secret.
+    text = "" if isinstance(value, (Mapping, AbstractSet, list, tuple)) else _text(value)
     if not text or text.isspace():
         raise InvalidEventError(
             "missing_event_name",
@@ -353,9 +384,14 @@ def _name(value: object) -> str:
 
 
 def _text(value: object) -> str:
+    if type(value) is str:
+        return value
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return "" if value is None else str(value)
+    # Of a subclass, such as an Enum of names, the text that it holds.
+    if issubclass(type(value), str):
+        return str.__str__(value)
+    return "" if value is None else str.__str__(str(value))
 
 
 def _mapping(value: object, what: str) -> Mapping[Any, Any]:

@@ -348,8 +348,7 @@ class _Fields:
     def entries(self) -> list[tuple[str, Any]]:
         # A field that its author keeps out of the repr is none to publish.
         return [
-            (name, _attribute(self.owner, name) if shown else _HIDDEN)
-            for name, shown in self.names
+            (name, _attribute(self.owner, name) if shown else _HIDDEN) for name, shown in self.names
         ]
 
 

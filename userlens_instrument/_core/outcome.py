@@ -143,7 +143,7 @@ _NEVER = frozenset({501, 505})
 _NOBODY = frozenset({Failure.DNS, Failure.CONNECT, Failure.CONNECT_TIMEOUT, Failure.PROXY})
 
 
-def classify(
+def classify(  # noqa: C901 - a table, one row a branch
     answer: Answer,
     *,
     attempt: int,

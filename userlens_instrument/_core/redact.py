@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
 
 REDACTED = "[redacted]"
@@ -23,6 +23,8 @@ BUILT_IN: tuple[str, ...] = (
     "passcode",
     "secret",
     "secrets",
+    "apisecret",
+    "clientsecret",
     # Not "tokens": what a language model counts is a property worth having.
     "token",
     "accesstoken",
@@ -52,6 +54,9 @@ BUILT_IN: tuple[str, ...] = (
     "cookies",
     "session",
     "sessionid",
+    "sessiontoken",
+    "jsessionid",
+    "phpsessid",
     "csrf",
     "xsrf",
     "otp",
@@ -104,30 +109,28 @@ def compile_redactor(names: Collection[str]) -> Callable[[str], bool]:
     longest = max(map(len, secrets), default=0)
     known: dict[str, bool] = {}
 
-    def look(name: str) -> bool:
-        if not secrets:
-            return False
-        if len(name) > _LONGEST_NAME:
-            return True
-        words = _words(name)
-        if any(stem in word for stem in anywhere for word in words):
-            return True
-        for start in range(len(words)):
-            span = ""
-            for word in words[start:]:
-                span += word
-                if span in secrets:
-                    return True
-                if len(span) > longest:
-                    break
-        return False
-
     def is_secret(name: str) -> bool:
         verdict = known.get(name)
         if verdict is None:
-            verdict = look(name)
+            words = _words(name[:_LONGEST_NAME])
+            verdict = (
+                (len(name) > _LONGEST_NAME and bool(secrets))
+                or any(stem in word for stem in anywhere for word in words)
+                or any(span in secrets for span in _spans(words, longest))
+            )
             if len(known) < _MOST_REMEMBERED and len(name) <= _LONGEST_REMEMBERED:
                 known[name] = verdict
         return verdict
 
     return is_secret
+
+
+def _spans(words: list[str], longest: int) -> Iterator[str]:
+    """Yield every run of *words*, written together, while it has at most *longest* letters."""
+    for start in range(len(words)):
+        span = ""
+        for word in words[start : start + longest]:
+            span += word
+            if len(span) > longest:
+                break
+            yield span

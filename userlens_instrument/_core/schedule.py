@@ -165,6 +165,8 @@ class Schedule:
         self._policy = policy
         self._lanes: dict[str, Lane] = {}
         self._ready: deque[Lane] = deque()
+        # Lanes in it that `evict` has emptied.
+        self._emptied = 0
         self._waiting: list[tuple[float, int, Lane]] = []
         self._seq = 0
         self._delivered = 0
@@ -224,21 +226,27 @@ class Schedule:
         """Return what to send now, or how long there is nothing to send."""
         while self._waiting and self._waiting[0][0] <= now:
             self._wake(heapq.heappop(self._waiting)[2])
-        if self._probing:
-            return Wait(until=None)
-        if self._probe_at is not None and now < self._probe_at:
-            return Wait(until=self._probe_at)
+        probe = self._probe_at is not None
+        if self._probe_at is not None:
+            if self._probing:
+                return Wait(until=None)
+            if now < self._probe_at:
+                return Wait(until=self._probe_at)
+        while self._ready and self._ready[0].head is None:
+            self._ready.popleft()
+            self._emptied -= 1
         if not self._ready:
             return Wait(until=self._waiting[0][0] if self._waiting else None)
         if now < self._next_slot:
             return Wait(until=self._next_slot)
         lane = self._ready.popleft()
-        if lane.head is None:  # evicted to the last event while it stood in line
-            return self.next(now)
+        assert lane.head is not None  # noqa: S101 - see the loop above
         self._next_slot = now + self._policy.spacing
         lane.state = _State.IN_FLIGHT
-        self._probing = self._probe_at is not None
-        return Attempt(lane=lane, held=lane.head, epoch=self._epoch, probe=self._probing)
+        # One that went out before the gate was opened, by another's success,
+        # may still be on its way.
+        self._probing = self._probing or probe
+        return Attempt(lane=lane, held=lane.head, epoch=self._epoch, probe=probe)
 
     def _wake(self, lane: Lane) -> None:
         # A lane may have been woken by `hurry`, or evicted, since it was put there.
@@ -391,6 +399,7 @@ class Schedule:
                 lane.attempts = 0
                 if lane.head is None:
                     del self._lanes[lane.user_id]
+                    self._leave_line(lane)
             elif lane.head is not held:
                 # Its predecessor is the head, which is on its way.
                 self._unlink_second(lane)
@@ -399,6 +408,14 @@ class Schedule:
             self._forget(held)
             return held
         return None
+
+    def _leave_line(self, lane: Lane) -> None:
+        # Behind a closed gate nobody moves up: the line is tidied once half of
+        # it is empty lanes, or they would pile up for as long as an outage lasts.
+        self._emptied += lane.state is _State.READY
+        if self._emptied * 2 > len(self._ready):
+            self._ready = deque(lane for lane in self._ready if lane.head is not None)
+            self._emptied = 0
 
     @staticmethod
     def _unlink_second(lane: Lane) -> None:

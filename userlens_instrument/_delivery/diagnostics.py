@@ -50,7 +50,8 @@ class Voice:
         self._clock = clock or SystemClock()
         self._last: dict[str, tuple[float, int]] = {}
         self._kinds: deque[str] = deque()
-        self._lines: SimpleQueue[tuple[int, str]] = SimpleQueue()
+        # An event among the lines is set when those before it are written.
+        self._lines: SimpleQueue[tuple[int, str] | threading.Event] = SimpleQueue()
         self._running = False
         self._writing = threading.Lock()
 
@@ -118,9 +119,13 @@ class Voice:
                     return
                 self._running = True
                 continue
-            self._write(*line)
+            self._write(line)
 
-    def _write(self, level: int, message: str, timeout: float = -1) -> bool:
+    def _write(self, line: tuple[int, str] | threading.Event, timeout: float = -1) -> bool:
+        if isinstance(line, threading.Event):
+            line.set()
+            return True
+        level, message = line
         writing = self._writing
         if not writing.acquire(timeout=timeout):
             return False
@@ -134,18 +139,23 @@ class Voice:
 
     def drain(self, timeout: float) -> None:
         """
-        Write what waits, here and now: the exit hook's part.
+        Have what waits written before this returns: the exit hook's part.
 
         Args:
-            timeout: How long to wait for a line that another thread is writing, in seconds.
+            timeout: How long to wait for it, in seconds.
         """
-        try:
-            while self._write(*self._lines.get_nowait(), timeout=timeout):
+        written = threading.Event()
+        self._lines.put(written)
+        if not self._running:
+            self._start()
+        # By the thread if there is one: a host's handler may hang, and the
+        # exit must not. Here only if no thread is to be had (3.12 at exit), or
+        # if the one there is does not get to run; one that hangs has the lock.
+        if self._running and written.wait(timeout):
+            return
+        with suppress(Empty):
+            while self._write(self._lines.get_nowait(), timeout=0):
                 pass
-        except Empty:
-            # A line that the thread has taken may still be on its way out.
-            if self._writing.acquire(timeout=timeout):
-                self._writing.release()
 
 
 voice = Voice()

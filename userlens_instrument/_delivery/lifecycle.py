@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -39,6 +40,7 @@ class _Process:
         self.senders: weakref.WeakKeyDictionary[Sender, float] = weakref.WeakKeyDictionary()
         self.fork_hooks: list[Callable[[], None]] = []
         self.exiting = False
+        self.known_to_multiprocessing = False
         self.terminated = threading.Event()
 
 
@@ -54,10 +56,43 @@ def register(sender: Sender, shutdown_timeout: float) -> None:
         shutdown_timeout: How long the exit may wait for it, in seconds.
     """
     _process.senders[sender] = shutdown_timeout
-    # A client that is made by an exit hook comes too late for ours: it may be
-    # running, or over. Before exit hooks run, the main thread counts as ended.
-    if _process.exiting or not threading.main_thread().is_alive():
-        sender.finish_at_exit(time.monotonic() + shutdown_timeout)
+    _tell_multiprocessing()
+    if _process.exiting or _is_in_exit_hook():
+        sender.finish_at_exit(shutdown_timeout, _last_words)
+
+
+def _is_in_exit_hook() -> bool:
+    """
+    Return whether this is the main thread on its way out.
+
+    A client that is made there comes too late for a hook of ours: Python calls
+    none that is registered by another. A thread that outlives the main one has
+    all the time in the world, and our hook after it.
+    """
+    main = threading.main_thread()
+    return not main.is_alive() and main.ident == threading.get_ident()
+
+
+def _tell_multiprocessing() -> None:
+    """
+    Have the exit hook run in children of multiprocessing, too.
+
+    They end by `os._exit`: those that fork and forkserver make run no exit
+    hooks before Python 3.13, but finalizers of their own.
+    """
+    util = sys.modules.get("multiprocessing.util")
+    if util is None or _process.known_to_multiprocessing:
+        return
+    _process.known_to_multiprocessing = True
+    # A child starts by forgetting its parent's finalizers, and then calls this.
+    util.register_after_fork(_process, _add_finalizer)
+    if sys.modules["multiprocessing.process"].parent_process() is not None:
+        _add_finalizer(_process)
+
+
+def _add_finalizer(process: _Process) -> None:  # noqa: ARG001 - multiprocessing's signature
+    # After all others (theirs are -5 and up), which may still log.
+    sys.modules["multiprocessing.util"].Finalize(None, _at_exit, exitpriority=-100)
 
 
 def on_fork(hook: Callable[[], None]) -> None:
@@ -71,21 +106,37 @@ def _after_fork_in_child() -> None:
     diagnostics.forget_inherited()
     _process.exiting = False
     _process.terminated = threading.Event()
-    for sender in list(_process.senders):
+    for sender, _ in _senders():
         sender.reset_after_fork()
     for hook in _process.fork_hooks:
         hook()
+    _tell_multiprocessing()
 
 
 def _at_exit() -> None:
     """Deliver what is held, all senders side by side, each within its deadline."""
     _process.exiting = True
+    _finish_all(lambda sender, seconds: sender.finish_at_exit(seconds, _last_words))
+
+
+def _finish_all(finish: Callable[[Sender, float], object]) -> None:
     started = time.monotonic()
-    senders = list(_process.senders.items())
+    senders = _senders()
     for sender, _ in senders:
         sender.hurry()
     for sender, timeout in senders:
-        sender.finish_at_exit(started + timeout)
+        finish(sender, max(0.0, started + timeout - time.monotonic()))
+    _last_words()
+
+
+def _senders() -> list[tuple[Sender, float]]:
+    # keyrefs() is one step; to loop over the dictionary while another thread
+    # makes a client is an error.
+    found = [ref() for ref in _process.senders.keyrefs()]
+    return [(one, _process.senders[one]) for one in found if one is not None]
+
+
+def _last_words() -> None:
     voice.drain(_LAST_WORDS)
 
 
@@ -134,14 +185,13 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 -
 
 
 def _terminate() -> None:
-    started = time.monotonic()
-    for sender, timeout in list(_process.senders.items()):
-        sender.hurry()
-        left = started + timeout - time.monotonic()
-        if not sender.flush(max(0.0, left)):
-            pending = sender.stats().pending
-            voice.say(None, f"SIGTERM: {pending} events could not be delivered in time")
-    voice.drain(_LAST_WORDS)
+    _finish_all(lambda sender, seconds: sender.finish(seconds))
     _process.terminated.set()
-    # Once more, for the main thread: only there can the handler be taken away.
-    os.kill(os.getpid(), signal.SIGTERM)
+    # Once more, and to the main thread: only there can the handler be taken away.
+    signal.pthread_kill(_main_thread_id(), signal.SIGTERM)
+
+
+def _main_thread_id() -> int:
+    ident = threading.main_thread().ident
+    assert ident is not None  # noqa: S101 - it runs
+    return ident

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 _IDLE = 5.0
 # Documented: "more than 10,000 events a minute: contact us first".
 _DOCUMENTED_PACE = 10_000
-# What on_error is told between two looks of a worker; past that it is a count.
-_MOST_LOSSES = 1_000
+# Losses that wait for on_error to be called, each with its body; past that they
+# are counted only. Not a bound for those of the shutdown, which are held anyway.
+_MOST_LOSSES = 256
 
 # Seconds that on_error has at the end, however late it is.
 _LAST_WORDS = 0.25
@@ -194,8 +195,9 @@ class Sender:
         self._say(f"dropped {reason}", f"an event was dropped: {problem}")
         self._note_loss(Loss(reason=reason, problem=problem, body=payload.body))
 
-    def _note_loss(self, loss: Loss) -> None:
-        if self._settings.on_error is not None and len(self._losses) < _MOST_LOSSES:
+    def _note_loss(self, loss: Loss, *, at_exit: bool = False) -> None:
+        waiting = len(self._losses)
+        if self._settings.on_error is not None and (waiting < _MOST_LOSSES or at_exit):
             self._losses.append(loss)
 
     # ------------------------------------------------------------ under the lock
@@ -532,7 +534,8 @@ class Sender:
             self._weigh()
         for payload in left:
             self.ledger.count("dropped", "shutdown")
-            self._note_loss(Loss(reason="shutdown", problem="the process ended", body=payload.body))
+            loss = Loss(reason="shutdown", problem="the process ended", body=payload.body)
+            self._note_loss(loss, at_exit=True)
         for barrier in list(self._barriers):
             barrier.done.set()
         return len(left)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import base64
 import http.client
 import io
+import os
 import queue
 import ssl
 import threading
 import time
+import weakref
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -56,6 +59,11 @@ class _Exchange(threading.local):
 
 
 _exchange = _Exchange()
+
+# What a fork would copy. Idle connections go with their pools; the frame that
+# is in the middle of a request in the parent stays for good, and so would its
+# socket: the parent's close would not close the connection.
+_open: weakref.WeakSet[HTTPConnection] = weakref.WeakSet()
 
 
 class _Deadline(io.RawIOBase):
@@ -112,6 +120,7 @@ class _PlainConnection(HTTPConnection):
     def connect(self) -> None:
         _exchange.connected = True
         super().connect()
+        _open.add(self)
 
 
 class _TLSConnection(HTTPSConnection):
@@ -120,6 +129,7 @@ class _TLSConnection(HTTPSConnection):
     def connect(self) -> None:
         _exchange.connected = True
         super().connect()
+        _open.add(self)
 
 
 class _Stack:
@@ -256,7 +266,7 @@ class UrllibTransport:
         proxy = getproxies().get(parts.scheme)
         options: dict[str, Any] = {"maxsize": self._connections, "block": False, "retries": False}
         if proxy and not proxy_bypass(parts.netloc):
-            manager: urllib3.PoolManager = urllib3.ProxyManager(proxy, **options)
+            manager: urllib3.PoolManager = _proxy_manager(proxy, options)
         else:
             manager = urllib3.PoolManager(**options)
         manager.pool_classes_by_scheme = _POOLS
@@ -272,10 +282,24 @@ class UrllibTransport:
         """
         Let go of what a fork has copied, without taking a lock that it may have copied held.
 
-        With the last reference go this process' copies of the sockets; the
-        parent's connections stay as they are.
+        This process' copies of the sockets are closed; the parent's connections
+        stay as they are.
         """
         self._managers = {}
+        for connection in list(_open):
+            with suppress(Exception):  # such as: the socket was closed already
+                # Not close(): that would wait for a response that is being read.
+                os.close(connection.sock.detach())
+
+
+def _proxy_manager(proxy: str, options: dict[str, Any]) -> urllib3.PoolManager:
+    """Return a manager for *proxy*, which need not name a scheme, and may name a user."""
+    url = urllib3.util.parse_url(proxy if "://" in proxy else f"http://{proxy}")
+    headers = None
+    if url.auth is not None:
+        headers = urllib3.make_headers(proxy_basic_auth=unquote(url.auth))
+    # Without the user: what is not in there cannot come out in an error.
+    return urllib3.ProxyManager(url._replace(auth=None).url, proxy_headers=headers, **options)
 
 
 def _failure(error: Exception) -> Failure:

@@ -30,9 +30,10 @@ _MAX_LINES: Final = 10_000
 # Names longer than this tell nothing more in a terminal.
 _MAX_NAME: Final = 60
 
-# How often to look up, in seconds. Only on Windows does Ctrl+C not wake a thread that waits for a
-# lock; everywhere else the wait needs no end.
-_TICK: Final = 0.5 if sys.platform == "win32" else None
+# How often to look up from waiting for a line, in seconds. A signal wakes the main thread at once,
+# nearly always: when two come together, Linux may run both C handlers on the server's thread, and
+# then the main thread sleeps on, though its Python handlers are due. On Windows it always does.
+_TICK: Final = 0.5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +142,7 @@ def _serve(server: "InspectorServer", lines: "Lines", *, checks: bool) -> int:
                 f" USERLENS_EVENTS_URL={server.url} USERLENS_RAW_URL={server.url}"
                 f" USERLENS_WRITE_CODE={code}"
             )
-            _show(lines, tick=_TICK)
+            _show(lines)
     except BrokenPipeError:
         # Who read the output is gone (| head). Python would complain once more as it flushes
         # on its way out; see "Note on SIGPIPE" in the documentation of the signal module.
@@ -152,11 +153,11 @@ def _serve(server: "InspectorServer", lines: "Lines", *, checks: bool) -> int:
     return 0
 
 
-def _show(lines: "Lines", *, tick: float | None) -> None:
+def _show(lines: "Lines") -> None:
     """Print *lines* as they come, until None comes."""
     while True:
         try:
-            line = lines.get(timeout=tick)
+            line = lines.get(timeout=_TICK)
         except queue.Empty:
             continue
         if line is None:
