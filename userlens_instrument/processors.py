@@ -97,9 +97,7 @@ class UserlensProcessor:
         # bytes or a tuple, which we only hand on; before, it is whatever
         # structlog's context_class makes, and dict by default.
         try:
-            if (
-                isinstance(event_dict, dict) or isinstance(event_dict, MutableMapping)
-            ) and self._tag in event_dict:
+            if isinstance(event_dict, (dict, MutableMapping)) and self._tag in event_dict:
                 self._capture(event_dict)
         except Exception as error:
             unreadable(self._find_client, error, call_site)
@@ -135,7 +133,9 @@ class UserlensProcessor:
         )
         client.capture(self._reader_for(client), tag, found, call_site)
 
-    def _first(self, client: Client, event_dict: MutableMapping[str, Any], tag: object, record: Any) -> bool:
+    def _first(
+        self, client: Client, event_dict: MutableMapping[str, Any], tag: object, record: Any
+    ) -> bool:
         """Return whether no other entrance has had this record, and note that we had it."""
         once = client.once
         if once.has_seen(event_dict.get("event"), tag):

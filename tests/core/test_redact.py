@@ -124,7 +124,6 @@ def test_secrets(name):
         "sessions_count",
         "obsession",
         "possession",
-        "cookies_r_us"[:4],
         "key",
         "keyboard",
         "monkey_key",
