@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
@@ -79,15 +79,14 @@ def in_fork(work):
     """
     Run *work* in a fork of this process; return what it returned, as JSON has it.
 
-    A child that hangs is killed by its own alarm, and the test fails.
+    A child that hangs shows where, and ends; the test fails.
     """
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         status = 1
         try:
-            signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(int(PATIENCE))
+            faulthandler.dump_traceback_later(PATIENCE, exit=True, file=sys.__stderr__)
             os.close(reader)
             with os.fdopen(writer, "w") as pipe:
                 json.dump(work(), pipe)

@@ -43,12 +43,12 @@ def test_demo_from_a_shell():
     assert "OK: 13 of 13 events arrived" in done.stdout
 
 
-def test_demo_tells_the_story(impatient, capsys):
+def test_demo_tells_the_story(impatient, capsys, monkeypatch):
     """What was logged stands beside what arrived; then order, statistics and diagnostics."""
+    monkeypatch.setenv("COLUMNS", "132")  # wide enough for the lines looked for below
     assert 0 == main(["demo"])
 
     shown = capsys.readouterr()
-    # As one line: where the lines break is up to the width of the terminal.
     story = " ".join(shown.out.split())
     assert "" == shown.err
     for part in [

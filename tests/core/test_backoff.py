@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import timezone
 from email.utils import format_datetime
 
 import pytest
@@ -102,7 +102,7 @@ def test_retry_after(value, expected):
         "1e3",
         "5 seconds",
         "5, 6",
-        "٧",
+        "\u0667",  # a digit, but no ASCII one
         "²",
         "nan",
         "inf",
@@ -141,12 +141,12 @@ def test_any_retry_after(text, cap):
     assert wait is None or 0.0 <= wait <= cap
 
 
-@given(st.datetimes(datetime(1970, 1, 1), datetime(9999, 12, 31)))
-def test_any_date(naive):
+@given(st.datetimes(timezones=st.just(timezone.utc)))
+def test_any_date(moment):
     """
     Any HTTP date asks for the seconds until then.
     """
-    moment = naive.replace(microsecond=0, tzinfo=timezone.utc)
+    moment = moment.replace(microsecond=0, year=max(1970, moment.year))
 
     wait = parse_retry_after(format_datetime(moment, usegmt=True), wall=WALL, cap=1e12)
 

@@ -1,5 +1,7 @@
 """Points in time, out and in."""
 
+# ruff: noqa: DTZ001, DTZ901 - times without a zone are what applications log
+
 from __future__ import annotations
 
 import re

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import socket
+import sys
 import textwrap
 import threading
 import weakref
@@ -19,7 +20,7 @@ from helpers import PATIENCE, Reply
 
 from userlens_instrument import UserlensHandler
 from userlens_instrument import client as client_module
-from userlens_instrument._delivery import diagnostics
+from userlens_instrument._delivery import diagnostics, lifecycle
 
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -72,9 +73,7 @@ LOCKS = {
     "ledger": lambda client: client.sender.ledger._lock,
     "voice": lambda client: diagnostics.voice._writing,
     "registry": lambda client: client_module._registry.lock,
-    "pools": lambda client: next(
-        iter(client.sender._transport._managers.values())
-    ).pools.lock,
+    "pools": lambda client: next(iter(client.sender._transport._managers.values())).pools.lock,
     "a host's handler": lambda client: logging.getLogger("app").handlers[0].lock,
 }
 
@@ -235,6 +234,63 @@ def test_a_fork_from_on_error(make_client, server):
     assert {"Poison": 1, "L": 1, "Child 0": 1} == names(server)
 
 
+class _Halfway(logging.Handler):
+    """A handler of the application, in the middle of a line of ours until told to go on."""
+
+    def __init__(self):
+        super().__init__()
+        self.entered, self.go, self.busy = threading.Event(), threading.Event(), False
+
+    def emit(self, record):
+        self.busy = True
+        self.entered.set()
+        self.go.wait(PATIENCE)
+        self.busy = False
+
+
+@pytest.fixture
+def halfway():
+    handler = _Halfway()
+    logging.getLogger("userlens_instrument").addHandler(handler)
+    diagnostics.voice.say(None, "A line")
+    assert handler.entered.wait(PATIENCE)
+    yield handler
+    handler.go.set()
+    logging.getLogger("userlens_instrument").removeHandler(handler)
+
+
+def test_a_fork_waits_for_a_line_that_is_being_written(make_client, halfway, monkeypatch):
+    """
+    No child starts half-way through a line of ours: the lock of a file buffer,
+    held by the thread that writes, would stay held in the child for good.
+    """
+    client = make_client()
+    writing = diagnostics.voice._writing
+
+    class Lock:
+        def acquire(self, timeout):
+            halfway.go.set()  # the fork has come this far
+            return writing.acquire(timeout=PATIENCE)
+
+        def release(self):
+            writing.release()
+
+    monkeypatch.setattr(diagnostics.voice, "_writing", Lock())
+
+    assert [False, [True, 5, 5, 0]] == in_fork(lambda: [halfway.busy, log_some(client)])
+    assert writing.acquire(timeout=PATIENCE)
+    writing.release()
+
+
+def test_a_fork_does_not_wait_for_ever_for_a_line_that_hangs(make_client, halfway, monkeypatch):
+    """A handler of the application that hangs on a line of ours does not keep it from forking."""
+    monkeypatch.setattr(lifecycle, "_LAST_WORDS", 0.01)
+    client = make_client()
+
+    assert [True, [True, 5, 5, 0]] == in_fork(lambda: [halfway.busy, log_some(client)])
+    assert not diagnostics.voice._writing.acquire(blocking=False), "it is still writing"
+
+
 def test_fifty_forks_under_load(make_client, server):
     """While four threads log, fifty children each deliver their own; every event arrives once."""
     client = make_client()
@@ -302,6 +358,7 @@ assert os.waitstatus_to_exitcode(status) == 7, status
     assert Counter(["Parent", *(f"Child {n}" for n in range(20))]) == names(server)
 
 
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="3.12 does not fork at its exit")
 def test_a_fork_in_an_exit_hook(server):
     """A child forked in an exit hook of the parent delivers its own."""
     process, report = run_reporting(

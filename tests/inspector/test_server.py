@@ -1,6 +1,7 @@
 """The inspector as a thing to start and stop."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -97,6 +98,34 @@ def test_idle_and_half_open_connections(server, caplog):
 
         assert (b"", b"") == (half.recv(1), idle.recv(1))
     assert [] == caplog.records
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_connection_in_the_last_moment(server, caplog, turns):
+    """A connection that comes in while the server stops, however far it gets, is closed as well."""
+    loop = server._server._loop
+    connected, blocked = threading.Event(), threading.Event()
+
+    def stop_after(more):
+        if more:
+            loop.call_soon(stop_after, more - 1)
+        else:
+            server._server._stopping.set()
+
+    def block():
+        blocked.set()
+        connected.wait(TIMEOUT)
+        stop_after(turns)
+
+    loop.call_soon_threadsafe(block)
+    blocked.wait(TIMEOUT)
+    with closing(socket.create_connection(("127.0.0.1", server.port), TIMEOUT)):
+        connected.set()
+        server.stop()
+        # A transport that was forgotten says so when it is collected.
+        gc.collect()
+
+    assert (set(), []) == (server._server.server_state.connections, caplog.records)
 
 
 def test_answers_are_quick(server):

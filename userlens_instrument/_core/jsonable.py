@@ -93,7 +93,7 @@ class Cleaner:
         redacted: How many values were hidden for their names.
     """
 
-    __slots__ = ("_is_secret", "_limits", "_nodes", "_path", "cut", "redacted")
+    __slots__ = ("_is_secret", "_limits", "_nodes", "_path", "_unsorted", "cut", "redacted")
 
     def __init__(self, limits: Limits, is_secret: Callable[[str], bool]) -> None:
         """Start with nothing cut and nothing hidden."""
@@ -101,6 +101,7 @@ class Cleaner:
         self._is_secret = is_secret
         self._nodes = _MOST_NODES
         self._path: list[int] = []
+        self._unsorted = 0
         self.cut = 0
         self.redacted = 0
 
@@ -281,14 +282,18 @@ class Cleaner:
         Its own order differs from process to process, and the same input makes
         the same bytes. So all of it is looked at before it is cut, or none of it.
         """
+        unsorted = self._unsorted
         if total < self._nodes:
             items = self._first(lambda: value, total)
             self._nodes -= len(items)
             result = [self._value(item) for item in items]
-            # Where this runs out within it, which items had none left is chance.
-            if self._nodes > 0:
+            # If there was not enough for all of it, then which of its items
+            # came too late is chance.
+            if self._nodes > 0 and self._unsorted == unsorted:
                 result.sort(key=lambda item: (type(item).__name__, str(item)))
                 return result
+            self._nodes = 0
+        self._unsorted += 1
         self.cut += 1
         return [TRUNCATED]
 

@@ -54,6 +54,7 @@ class Voice:
         self._lines: SimpleQueue[tuple[int, str] | threading.Event] = SimpleQueue()
         self._running = False
         self._writing = threading.Lock()
+        self._paused_by: int | None = None
 
     def say(self, kind: str | None, message: str, level: int = logging.WARNING) -> None:
         """
@@ -136,6 +137,17 @@ class Voice:
         finally:
             writing.release()
         return True
+
+    def pause(self, timeout: float) -> None:
+        """Write nothing until `resume`; wait *timeout* seconds at most for a line being written."""
+        if self._writing.acquire(timeout=timeout):
+            self._paused_by = threading.get_ident()
+
+    def resume(self) -> None:
+        """End what `pause` began on this thread, if it could."""
+        if self._paused_by == threading.get_ident():
+            self._paused_by = None
+            self._writing.release()
 
     def drain(self, timeout: float) -> None:
         """

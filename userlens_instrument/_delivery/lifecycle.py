@@ -100,6 +100,16 @@ def on_fork(hook: Callable[[], None]) -> None:
     _process.fork_hooks.append(hook)
 
 
+def _before_fork() -> None:
+    # A line that is half-way through a host's handler holds the lock of a file
+    # buffer, which Python does not free in the child: its next line would hang.
+    voice.pause(_LAST_WORDS)
+
+
+def _after_fork_in_parent() -> None:
+    voice.resume()
+
+
 def _after_fork_in_child() -> None:
     # Nothing here logs, starts a thread, or takes a lock that may have been held.
     unmark_own_thread()
@@ -144,7 +154,11 @@ def _last_words() -> None:
 # no sender.
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):  # pragma: no branch - POSIX, where there is a fork
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 def flush_on_sigterm() -> None:

@@ -8,6 +8,10 @@ credentials never follow a redirect.
 from __future__ import annotations
 
 import base64
+
+# What the first connection would import, on a sender thread: a fork in the
+# middle of that leaves the child with an import lock that nobody gives back.
+import encodings.idna  # noqa: F401
 import http.client
 import io
 import os

@@ -73,14 +73,21 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close everything and wait for what it wakes."""
+        # asyncio makes a connection in a task of its own, in several turns, and forgets the socket
+        # if the listener is closed meanwhile. So: accept no more, abort until no task is left, and
+        # only then close.
+        for listener in sockets or ():
+            with contextlib.suppress(NotImplementedError):  # Windows; there the rest has to do
+                asyncio.get_running_loop().remove_reader(listener)
+        while True:
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+            others = asyncio.all_tasks() - {asyncio.current_task()}
+            if not others:
+                break
+            await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
         for server in self.servers:
             server.close()
-        for listener in sockets or ():
-            listener.close()
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
-        if self.server_state.tasks:
-            await asyncio.wait(self.server_state.tasks)
 
     def stop(self) -> None:
         """Tell it to stop, from another thread."""

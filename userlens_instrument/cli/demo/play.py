@@ -122,8 +122,11 @@ def play(page: Page, store: Store) -> Evidence:
     with ExitStack() as stage:
         stage.enter_context(_no_proxy())
         inspector = stage.enter_context(InspectorServer(store=store))
-        client = stage.enter_context(_client_for(inspector.url))
+        client = _client_for(inspector.url)
         stage.enter_context(_logging_to(log, client))
+        # Closed before logging is put back: what it still has to say, if the
+        # demo is interrupted, belongs in the shop's log and not on the terminal.
+        stage.enter_context(client)
         with _serving() as port:
             page.what_runs(inspector.url, f"http://127.0.0.1:{port}")
             with _browsers(port) as browsers:
