@@ -7,6 +7,7 @@ import faulthandler
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -86,7 +87,10 @@ def in_fork(work):
     if not child:
         status = 1
         try:
-            faulthandler.dump_traceback_later(PATIENCE, exit=True, file=sys.__stderr__)
+            # Not dump_traceback_later: it hangs in a fork of a fork, waiting for
+            # its own thread, which did not come along.
+            faulthandler.register(signal.SIGALRM, file=sys.__stderr__, chain=True)
+            signal.alarm(int(PATIENCE))
             os.close(reader)
             with os.fdopen(writer, "w") as pipe:
                 json.dump(work(), pipe)
