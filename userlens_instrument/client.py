@@ -46,6 +46,7 @@ _MOST_REMEMBERED = 8_192
 
 # Frames of these are between a log call and us; the one before is the call site.
 _BETWEEN = ("structlog", "userlens_instrument", "logging")
+_DEMO = "userlens_instrument.cli.demo"
 
 
 class OnceGuard:
@@ -527,7 +528,9 @@ def call_site() -> str:
     """Return ``path:line`` of the innermost frame outside of logging, structlog and us."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as logging's own findCaller
     while frame is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in _BETWEEN:
+        name = frame.f_globals.get("__name__", "")
+        # The demo's service is within our package, and calls as a user does.
+        if name.partition(".")[0] not in _BETWEEN or name.startswith(_DEMO):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
         frame = frame.f_back
     return "unknown"

@@ -371,6 +371,21 @@ def test_redaction(value):
     assert 1 <= one.redacted
 
 
+def test_hidden_field_of_a_long_name():
+    """
+    A field that its author hides stays hidden where its name has to be cut.
+    """
+
+    @attrs.define
+    class Long:
+        a_name_of_more_than_sixteen_letters: str = attrs.field(default="hunter2", repr=False)
+
+    one = cleaner(dataclasses.replace(LIMITS, max_string=16))
+
+    assert {"a": {"a_nam[truncated]": REDACTED}} == one.clean({"a": Long()})
+    assert 1 == one.redacted
+
+
 def test_redacted_none():
     """
     That a secret is not set is worth knowing, and hides nothing.
@@ -863,6 +878,42 @@ def test_numpy():
     assert [[1.0, None]] == sent(numpy.array([[1.0, math.nan]]))
     assert [[0] * 16 + [TRUNCATED]] * 3 == sent(table, LIMITS)
     assert sent(numpy.random.default_rng()).startswith("[unserialisable")
+
+
+def test_like_numpy():
+    """
+    What comes from numpy is told by where its type comes from: numpy itself is never imported.
+    """
+
+    class Array(list):
+        __module__ = "numpy"
+        shape = (2,)
+
+    class Scalar:
+        __module__ = "numpy"
+        shape = ()
+
+        def __init__(self, value):
+            self.value = value
+
+        def tolist(self):
+            return self if self.value is None else self.value
+
+        def __str__(self):
+            return "1.5"
+
+    class Table:
+        __module__ = "numpy"
+        shape = (2, 1)
+
+        def __len__(self):
+            return 2
+
+        def __iter__(self):
+            return iter([Array([1]), Scalar(7)])
+
+    assert [[1], 7] == sent(Table())
+    assert "1.5" == sent(Scalar(None))
 
 
 def _orjson():

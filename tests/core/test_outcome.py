@@ -59,12 +59,13 @@ def expected_of(status):
     return exceptions.get(status, REFUSED if status < 500 else RETRY)
 
 
-@pytest.mark.parametrize("status", range(100, 600))
-def test_every_status(status):
+def test_every_status():
     """
-    Each status means what the table says, and nothing else.
+    Each status from 100 to 599 means what the table says, and nothing else.
     """
-    assert expected_of(status) == ask(Answer(status=status))
+    expected = {status: expected_of(status) for status in range(100, 600)}
+
+    assert expected == {status: ask(Answer(status=status)) for status in range(100, 600)}
 
 
 @pytest.mark.parametrize(

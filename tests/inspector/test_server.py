@@ -191,3 +191,12 @@ def test_loop_is_its_own(server):
         asyncio.get_running_loop()
 
     assert server._thread.daemon
+
+
+def test_a_hosts_log_does_not_tell_of_it(caplog):
+    """It runs inside other programs: starting and stopping it writes nothing to their log."""
+    with caplog.at_level("DEBUG"), InspectorServer():
+        pass
+
+    assert [] == [record for record in caplog.records if record.name.startswith("uvicorn")]
+    assert [] == logging.getLogger("uvicorn.error").filters

@@ -54,7 +54,8 @@ _MOST_BITS = 4_096
 # database (a page of Django's paginator is one).
 _LISTS = (list, tuple, set, frozenset, deque, UserList, range, MappingView)
 
-# The common kinds that are certainly no container, spared the questions.
+# The common kinds, spared the questions.
+_CONTAINERS = frozenset({dict, list, tuple, set})
 _LEAVES = frozenset({bytes, datetime, date, time, timedelta, Decimal, UUID})
 
 # Where an object lies in memory says nothing to anybody, and the same input
@@ -143,6 +144,8 @@ class Cleaner:
             return f"[unserialisable: {_type_name(kind)}]"
 
     def _complex(self, value: Any, kind: type) -> Any:
+        if kind in _CONTAINERS:
+            return self._container(value)
         if kind in _LEAVES:
             return self._leaf(value)
         if issubclass(kind, Enum):
@@ -233,11 +236,13 @@ class Cleaner:
         result: dict[str, Any] = {}
         most = self._limits.max_properties
         longest = self._limits.max_string
+        is_secret = self._is_secret
         self._nodes -= len(entries)
         odd: list[tuple[Any, Any]] = []
         for key, value in entries[:most]:
             if type(key) is str and len(key) <= longest:
-                result[key] = self._entry(key, value)
+                hidden = value is _HIDDEN or (value is not None and is_secret(key))
+                result[key] = self._hide() if hidden else self._value(value)
             else:
                 odd.append((key, value))
         # Last, so that a key that needs no change keeps its name: {1: …, "1": …}.
@@ -245,19 +250,18 @@ class Cleaner:
         for key, value in odd:
             name = self._key(key)
             # By the whole of its name: what says "password" may be cut off.
-            entry = self._entry(key if type(key) is str else name, value)
-            result[distinct(name)] = entry
+            secret = is_secret(key if type(key) is str else name)
+            hidden = value is _HIDDEN or (value is not None and secret)
+            result[distinct(name)] = self._hide() if hidden else self._value(value)
         left = total - most
         if left > 0:
             self.cut += left
             result[TRUNCATED] = left
         return result
 
-    def _entry(self, name: str, value: Any) -> Any:
-        if value is _HIDDEN or (value is not None and self._is_secret(name)):
-            self.redacted += 1
-            return REDACTED
-        return self._value(value)
+    def _hide(self) -> str:
+        self.redacted += 1
+        return REDACTED
 
     def _items(self, value: Any) -> list[Any]:
         most = self._limits.max_properties

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from dataclasses import dataclass, field, fields
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 
@@ -16,10 +15,6 @@ if TYPE_CHECKING:
 # A tally longer than this is folded by whoever adds to it, so that it does not
 # grow while nobody asks.
 _FOLD_AT = 1_024
-
-
-def _no_counts() -> Mapping[str, int]:
-    return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +47,12 @@ class Stats:
 
     accepted: int = 0
     delivered: int = 0
-    refused: Mapping[str, int] = field(default_factory=_no_counts)
-    dropped: Mapping[str, int] = field(default_factory=_no_counts)
+    refused: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
     pending: int = 0
     pending_bytes: int = 0
     retried: int = 0
-    invalid: Mapping[str, int] = field(default_factory=_no_counts)
+    invalid: Mapping[str, int] = field(default_factory=dict)
     duplicates: int = 0
     cut: int = 0
     redacted: int = 0
@@ -74,7 +69,7 @@ class Stats:
             elif item.name == "held_back":
                 both[item.name] = mine or theirs
             else:
-                both[item.name] = MappingProxyType(dict(Counter(mine) + Counter(theirs)))
+                both[item.name] = dict(Counter(mine) + Counter(theirs))
         return Stats(**both)  # type: ignore[arg-type]  # fields of this very class
 
 
@@ -125,9 +120,7 @@ def make_stats(
         return sum(number for (name, _), number in counts.items() if name == what)
 
     def by_reason(what: str) -> Mapping[str, int]:
-        return MappingProxyType(
-            {reason: number for (name, reason), number in sorted(counts.items()) if name == what}
-        )
+        return {reason: number for (name, reason), number in sorted(counts.items()) if name == what}
 
     finished = total("delivered") + total("refused") + total("dropped")
     return Stats(

@@ -267,7 +267,8 @@ class UrllibTransport:
 
     def _make_manager(self, base: str) -> urllib3.PoolManager:
         parts = urlsplit(base)
-        proxy = getproxies().get(parts.scheme)
+        # A proxy is for the way out; what is on this machine is not there.
+        proxy = None if _is_this_machine(parts.hostname) else getproxies().get(parts.scheme)
         options: dict[str, Any] = {"maxsize": self._connections, "block": False, "retries": False}
         if proxy and not proxy_bypass(parts.netloc):
             manager: urllib3.PoolManager = _proxy_manager(proxy, options)
@@ -294,6 +295,10 @@ class UrllibTransport:
             with suppress(Exception):  # such as: the socket was closed already
                 # Not close(): that would wait for a response that is being read.
                 os.close(connection.sock.detach())
+
+
+def _is_this_machine(host: str | None) -> bool:
+    return host in ("localhost", "::1") or str(host).startswith("127.")
 
 
 def _proxy_manager(proxy: str, options: dict[str, Any]) -> urllib3.PoolManager:

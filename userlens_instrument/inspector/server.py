@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import logging
 import socket
 import threading
 from types import TracebackType
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 # Longer than any pause in a test or a demo: an idle connection that is closed just as the client
 # reuses it would be a fault that nobody asked for. In seconds.
 _KEEP_ALIVE: Final = 120
+
+_UVICORN_LOG: Final = logging.getLogger("uvicorn.error")
 
 
 class _Protocol(H11Protocol):
@@ -201,6 +204,9 @@ class InspectorServer:
         Raises:
             RuntimeError: If it cannot start, or was started before.
         """
+        # uvicorn tells the host's log when it starts and stops; the host did not
+        # ask for this server, and may run another one whose lines it wants.
+        _UVICORN_LOG.addFilter(self._is_of_another_server)
         self._thread.start()
         self._server.ready.wait()
         if self._failure is not None:
@@ -212,7 +218,11 @@ class InspectorServer:
         self._server.stop()
         if self._thread.ident is not None:
             self._thread.join()
+        _UVICORN_LOG.removeFilter(self._is_of_another_server)
         self._socket.close()
+
+    def _is_of_another_server(self, record: logging.LogRecord) -> bool:
+        return record.thread != self._thread.ident or record.levelno >= logging.WARNING
 
     def bodies(self) -> list[Any]:
         """Return the bodies of the good events that are kept, in the order of their arrival."""

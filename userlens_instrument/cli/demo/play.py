@@ -6,7 +6,6 @@ import http.client
 import io
 import json
 import logging
-import os
 import socket
 import threading
 import time
@@ -120,7 +119,6 @@ def play(page: Page, store: Store) -> Evidence:
     log = _Log()
     answers: dict[str, Answer] = {}
     with ExitStack() as stage:
-        stage.enter_context(_no_proxy())
         inspector = stage.enter_context(InspectorServer(store=store))
         client = _client_for(inspector.url)
         stage.enter_context(_logging_to(log, client))
@@ -171,20 +169,6 @@ def _client_for(url: str) -> Client:
     }
     # Not of the environment: who has a real write code there sees the same demo.
     return Client(Settings.load(settings, environ={}))
-
-
-@contextmanager
-def _no_proxy() -> Iterator[None]:
-    """Keep this machine's proxy, if it has one, out of what stays on this machine."""
-    before = os.environ.get("no_proxy")
-    os.environ["no_proxy"] = "127.0.0.1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["no_proxy"]
-        else:
-            os.environ["no_proxy"] = before
 
 
 @contextmanager
