@@ -245,19 +245,23 @@ class Cleaner:
                 result[key] = self._hide() if hidden else self._value(value)
             else:
                 odd.append((key, value))
-        # Last, so that a key that needs no change keeps its name: {1: …, "1": …}.
-        distinct = _Distinct(result)
-        for key, value in odd:
-            name = self._key(key)
-            # By the whole of its name: what says "password" may be cut off.
-            secret = is_secret(key if type(key) is str else name)
-            hidden = value is _HIDDEN or (value is not None and secret)
-            result[distinct(name)] = self._hide() if hidden else self._value(value)
+        if odd:
+            self._odd_entries(odd, result)
         left = total - most
         if left > 0:
             self.cut += left
             result[TRUNCATED] = left
         return result
+
+    def _odd_entries(self, entries: list[tuple[Any, Any]], result: dict[str, Any]) -> None:
+        """Add entries of odd keys, so that a key that needs no change keeps its name: 1 and "1"."""
+        distinct = _Distinct(result)
+        for key, value in entries:
+            name = self._key(key)
+            # By the whole of its name: what says "password" may be cut off.
+            secret = self._is_secret(key if type(key) is str else name)
+            hidden = value is _HIDDEN or (value is not None and secret)
+            result[distinct(name)] = self._hide() if hidden else self._value(value)
 
     def _hide(self) -> str:
         self.redacted += 1
