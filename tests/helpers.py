@@ -59,10 +59,10 @@ class ScriptedServer:
     A real HTTP server on a loopback port; keeps every request, answers as `script` says.
 
     `script` takes a `Request` and returns a `Reply`. It is called under no
-    lock, on the connection's own thread.
+    lock, on the connection's own thread. `tls` is an `ssl.SSLContext`.
     """
 
-    def __init__(self, script=None):
+    def __init__(self, script=None, *, tls=None):
         self.script = script or (lambda request: Reply())
         self.requests: list[Request] = []
         self.arrived = threading.Condition()
@@ -104,7 +104,12 @@ class ScriptedServer:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.port = self._server.server_port
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        if tls is not None:
+            # The handshake is the connection's own thread's, not the listener's.
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )

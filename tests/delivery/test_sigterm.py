@@ -1,0 +1,139 @@
+"""SIGTERM: left alone by default; delivered before it, where that is asked for."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+import pytest
+from children import GRACE, Program
+from helpers import PATIENCE, Reply
+
+
+START = """
+import logging, signal, sys, threading, time
+import userlens_instrument as userlens
+{before}
+client = userlens.configure({settings})
+{after}
+print("ready", flush=True)
+{wait}
+"""
+
+WAIT = "time.sleep(600)"
+
+
+def start(server, *, settings="", before="", after="", wait=WAIT, events=5, **extra):
+    track = f"for n in range({events}): client.track('u1', f'Event {{n}}')"
+    code = START.format(settings=settings, before=before, after=f"{track}\n{after}", wait=wait)
+    return Program(code, server.url, **extra)
+
+
+def test_by_default_sigterm_is_none_of_our_business(server):
+    """configure() touches no signal handler, and the process dies of the signal."""
+    held = threading.Event()
+    server.script = lambda request: Reply(hold=held)
+    check = "assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL"
+    with start(server, after=check) as program:
+        program.wait_for("ready")
+        program.send_signal(signal.SIGTERM)
+        status, _, error = program.finish()
+    held.set()
+
+    assert (-signal.SIGTERM, "") == (status, error)
+
+
+WAITS = {
+    "sleeping": "time.sleep(600)",
+    "in a lock": "lock = threading.Lock(); lock.acquire(); lock.acquire()",
+    "busy": "while True: pass",
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_with_the_setting_what_is_held_is_delivered_first(server, wait):
+    """Wherever the main thread is, events are delivered; then the process dies of the signal."""
+    held = threading.Event()
+    server.script = lambda request: Reply(hold=held)
+    with start(server, settings="flush_on_sigterm=True", wait=WAITS[wait]) as program:
+        program.wait_for("ready")
+        assert server.wait_for(1)
+        program.send_signal(signal.SIGTERM)
+        held.set()
+        status, _, error = program.finish()
+
+    assert (-signal.SIGTERM, "") == (status, error)
+    assert [f"Event {n}" for n in range(5)] == [event["event"] for event in server.events]
+
+
+def test_a_hanging_server_costs_the_deadline(server):
+    """It dies within shutdown_timeout, and says in one line what was lost."""
+    held = threading.Event()
+    server.script = lambda request: Reply(hold=held)
+    settings = "flush_on_sigterm=True, shutdown_timeout=1.0"
+    with start(server, settings=settings) as program:
+        program.wait_for("ready")
+        assert server.wait_for(1)
+        sent = time.monotonic()
+        program.send_signal(signal.SIGTERM)
+        status, _, error = program.finish()
+        took = time.monotonic() - sent
+    held.set()
+
+    assert -signal.SIGTERM == status
+    assert took <= 1.0 + GRACE
+    assert "5 events could not be delivered in time and are lost" in error
+    assert 1 == len(error.splitlines())
+
+
+def test_an_applications_own_handler_stays(server):
+    """Where somebody else handles SIGTERM we do not, and one line says so."""
+    before = "signal.signal(signal.SIGTERM, lambda *a: (print('mine', flush=True), sys.exit(7)))"
+    with start(server, settings="flush_on_sigterm=True", before=before) as program:
+        program.wait_for("ready")
+        program.send_signal(signal.SIGTERM)
+        status, out, error = program.finish()
+
+    assert (7, True) == (status, "mine" in out)
+    assert "flush_on_sigterm has no effect: the application handles SIGTERM itself" in error
+    assert 5 == len(server.events), "the exit hook delivers"
+
+
+def test_an_ignored_sigterm_stays_ignored(server):
+    """SIG_IGN is a decision of somebody else's, too."""
+    before = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+    settings, wait = "flush_on_sigterm=True", "sys.stdin.read()"
+    with start(server, settings=settings, before=before, wait=wait) as program:
+        program.wait_for("ready")
+        program.send_signal(signal.SIGTERM)
+        status, _, _ = program.finish()  # which closes its standard input
+
+    assert 0 == status
+
+
+def test_on_another_thread_it_cannot_be_set(server):
+    """Python sets signal handlers on the main thread only: one line, no exception."""
+    code = """
+import threading
+import userlens_instrument as userlens
+thread = threading.Thread(target=lambda: userlens.configure(flush_on_sigterm=True))
+thread.start(); thread.join()
+"""
+    with Program(code, server.url) as program:
+        status, _, error = program.finish()
+
+    assert (0, 1) == (status, len(error.splitlines()))
+    assert "configure() was not called on the main thread" in error
+
+
+def test_two_clients_with_the_setting_are_both_delivered(server):
+    """The handler is set once, and is the whole process'."""
+    after = "other = userlens.configure('other', flush_on_sigterm=True)\nother.track('u2', 'Other')"
+    with start(server, settings="flush_on_sigterm=True", after=after) as program:
+        program.wait_for("ready")
+        program.send_signal(signal.SIGTERM)
+        status, _, _ = program.finish(PATIENCE)
+
+    assert -signal.SIGTERM == status
+    assert 6 == len(server.events)
