@@ -6,6 +6,7 @@ import logging
 import os
 import queue
 
+import forkable  # noqa: F401 - its hooks come before those of the package, imported below
 import pytest
 import structlog
 from helpers import WRITE_CODE, ScriptedServer

@@ -173,6 +173,18 @@ def closed_port():
         return probe.getsockname()[1]
 
 
+def refuse_our_threads(monkeypatch):
+    """Make every start of a sender thread fail as it does at the exit of Python 3.12."""
+    start = threading.Thread.start
+
+    def refuse(self):
+        if self.name.startswith("userlens"):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+
 def environment(url, **extra):
     """Return an environment for a child that delivers to *url*, free of this one's settings."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("USERLENS_")}

@@ -7,7 +7,7 @@ import threading
 from collections import Counter, defaultdict
 
 import pytest
-from helpers import PATIENCE, Reply, ScriptedServer, closed_port
+from helpers import PATIENCE, Reply, ScriptedServer, closed_port, refuse_our_threads
 
 from userlens_instrument import Loss
 from userlens_instrument._core.outcome import Answer, Failure
@@ -21,18 +21,6 @@ def sent(server):
     for event in server.events:
         lanes[event["userId"]].append(event["event"])
     return dict(lanes)
-
-
-def refuse_our_threads(monkeypatch):
-    """Make every start of a sender thread fail as it does at the exit of Python 3.12."""
-    start = threading.Thread.start
-
-    def refuse(self):
-        if self.name.startswith("userlens"):
-            raise RuntimeError("can't start new thread")
-        start(self)
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
 
 
 def test_events_of_one_user_arrive_in_the_order_in_which_they_were_logged(make_client, server):

@@ -8,7 +8,9 @@ import time
 
 import pytest
 from children import GRACE, Program
-from helpers import PATIENCE, Reply
+from helpers import PATIENCE, Reply, refuse_our_threads
+
+from userlens_instrument._delivery import lifecycle
 
 
 START = """
@@ -137,3 +139,43 @@ def test_two_clients_with_the_setting_are_both_delivered(server):
 
     assert -signal.SIGTERM == status
     assert 6 == len(server.events)
+
+
+def test_the_second_signal_is_the_default(make_client, server, monkeypatch):
+    """
+    The first signal delivers on another thread and sends a second one to the
+    main thread, which hands it on to the system's own handler.
+
+    In this process, where the last step is caught.
+    """
+    killed = threading.Event()
+    monkeypatch.setattr("os.kill", lambda pid, number: killed.set())
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        client = make_client(flush_on_sigterm=True)
+        client.track("u1", "Event")
+        signal.raise_signal(signal.SIGTERM)
+        while not killed.is_set():  # the second signal interrupts this very loop
+            assert threading.main_thread() is threading.current_thread()
+
+        assert signal.SIG_DFL is signal.getsignal(signal.SIGTERM)
+        assert ["Event"] == [event["event"] for event in server.events]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        lifecycle._process.terminated.clear()
+
+
+def test_without_threads_the_main_thread_delivers(make_client, server, monkeypatch):
+    """Where no thread can be started, the signal handler does the work itself."""
+    sent = []
+    monkeypatch.setattr(signal, "pthread_kill", lambda ident, number: sent.append(number))
+    client = make_client()
+    with monkeypatch.context() as patch:
+        refuse_our_threads(patch)
+        client.track("u1", "Event")
+        lifecycle._on_sigterm(signal.SIGTERM, None)
+    lifecycle._process.terminated.clear()
+
+    assert [signal.SIGTERM] == sent
+    assert ["Event"] == [event["event"] for event in server.events]
