@@ -181,7 +181,7 @@ class Client:
                 if isinstance(event, InvalidEventError):
                     self._invalid(event, site)
                 else:
-                    self._send(event, site)
+                    self._send(event)
         except Exception as error:
             self.hostile(error, site)
 
@@ -218,18 +218,14 @@ class Client:
             if self._mute is not None:
                 self._drop_unread(event)
             else:
-                self._send(normalize(event, default_time=self._clock.wall()), call_site)
+                self._send(normalize(event, default_time=self._clock.wall()))
         except InvalidEventError as error:
             self._invalid(error, call_site)
         except Exception as error:
             self.hostile(error, call_site)
 
-    def _send(self, event: Event, site: Callable[[], str]) -> None:
-        try:
-            encoded = self._encoder.encode(event)
-        except InvalidEventError as error:
-            self._invalid(error, site)
-            return
+    def _send(self, event: Event) -> None:
+        encoded = self._encoder.encode(event)
         ledger = self.sender.ledger
         if encoded.cut:
             ledger.count("cut", "", encoded.cut)
@@ -387,14 +383,17 @@ def default_client() -> Client:
     if client is not None:
         return client
     with _registry.lock:
-        if _registry.default is None:
-            try:
-                settings = Settings.load({})
-            except SettingsError as error:
-                voice.say("settings", f"no event is sent: {error}", logging.ERROR)
-                settings = Settings(disabled=True)
-            _registry.default = shared_client(settings)
+        # Another thread may have been here first.
+        _registry.default = _registry.default or shared_client(_settings_of_environment())
         return _registry.default
+
+
+def _settings_of_environment() -> Settings:
+    try:
+        return Settings.load({})
+    except SettingsError as error:
+        voice.say("settings", f"no event is sent: {error}", logging.ERROR)
+        return Settings(disabled=True)
 
 
 def flush(timeout: float = 5.0) -> bool:

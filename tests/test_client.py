@@ -1,0 +1,388 @@
+"""The client: the direct road, the default one, the clients of a process, and what fails alone."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import logging
+import queue
+import ssl
+import subprocess
+import sys
+
+import pytest
+import structlog
+import urllib3
+from helpers import PATIENCE, WRITE_CODE, run_python
+from test_architecture import MODULES
+
+import userlens_instrument as userlens
+from userlens_instrument import Client, Settings, Stats, UserlensHandler
+from userlens_instrument._core.outcome import Failure
+from userlens_instrument._delivery import transport as transport_module
+from userlens_instrument._delivery.diagnostics import Voice
+from userlens_instrument._delivery.transport import UrllibTransport
+from userlens_instrument.client import _registry, call_site, shared_client
+from userlens_instrument.testing import CapturingTransport, FakeClock
+
+
+def test_the_direct_road_needs_no_log_line(server):
+    """track, identify and group deliver through the default client, in order."""
+    userlens.configure(WRITE_CODE, events_url=server.url)
+    userlens.identify("u1", {"plan": "trial"})
+    userlens.group("g1", "u1", {"name": "Acme"})
+    userlens.track("u1", "Signed Up", {"source": "invite"}, timestamp="2026-01-02T03:04:05Z")
+
+    assert userlens.flush(PATIENCE)
+    source = {"source": "userlens-restapi"}
+    assert [
+        {"type": "identify", "userId": "u1", **source, "traits": {"plan": "trial"}},
+        {"type": "group", "groupId": "g1", "userId": "u1", **source, "traits": {"name": "Acme"}},
+        {
+            "type": "track",
+            "userId": "u1",
+            **source,
+            "event": "Signed Up",
+            "properties": {"source": "invite"},
+            "timestamp": "2026-01-02T03:04:05.000000Z",
+        },
+    ] == server.events
+
+
+def test_send_timestamp_off_is_the_body_as_documented(make_client, transport):
+    """Without send_timestamp the body has the documented fields alone."""
+    client = make_client(transport=transport, send_timestamp=False)
+    client.track("u1", "Event")
+
+    assert client.flush(PATIENCE)
+    assert "timestamp" not in transport.events[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (lambda client: client.track(None, "Event"), "invalid_user_id"),
+        (lambda client: client.track("u1", ""), "missing_event_name"),
+        (lambda client: client.track("u1", "Event", ["no mapping"]), "invalid_properties"),
+        (lambda client: client.track("u1", "Event", timestamp="soon"), "invalid_timestamp"),
+        (lambda client: client.identify("u1", 7), "invalid_traits"),
+        (lambda client: client.group("", "u1"), "invalid_group_id"),
+    ],
+)
+def test_a_wrong_call_is_counted_and_said_and_raises_nothing(
+    client, transport, diagnostics_lines, call, reason
+):
+    """What is not an event is counted by reason and said with the place of the call."""
+    call(client)
+
+    assert client.flush(PATIENCE)
+    assert ([], {reason: 1}) == (transport.events, client.stats().invalid)
+    _, line = diagnostics_lines.get(timeout=PATIENCE)
+    assert __file__ in line
+
+
+def test_an_event_that_cannot_be_read_is_counted(client):
+    """An object that raises where an id belongs costs the caller nothing."""
+
+    class Hostile(str):
+        __slots__ = ()
+
+        def isspace(self):
+            raise ValueError("never")
+
+    class Id(int):
+        def __index__(self):
+            raise ValueError("never")
+
+    client.track(Id(5), "Event")
+    client.track(Hostile("u1"), "Event")
+
+    assert 2 == client.stats().accepted + sum(client.stats().invalid.values())
+
+
+def test_a_client_is_a_context_manager(transport):
+    """On the way out of the block what is held is delivered, and the client closed."""
+    with Client(Settings(write_code="x"), transport=transport) as client:
+        client.track("u1", "Event")
+
+    assert (True, 1) == (client.closed, len(transport.events))
+    assert "closed" in repr(client)
+
+
+def test_cut_and_redacted_values_are_counted(client):
+    """Statistics tell how many values were shortened and how many hidden."""
+    client.track("u1", "Event", {"password": "x", "token": "y", "long": "z" * 10_000})
+
+    assert (2, 1) == (client.stats().redacted, client.stats().cut)
+
+
+def test_configure_again_is_the_same_client_if_nothing_changed(server):
+    """Equal settings are one client; other settings make another, and both deliver."""
+    first = userlens.configure(WRITE_CODE, events_url=server.url)
+    same = userlens.configure(WRITE_CODE, events_url=server.url)
+    other = userlens.configure(WRITE_CODE, events_url=server.url, max_workers=2)
+
+    assert first is same
+    assert first is not other
+    assert other is _registry.default
+
+
+def test_on_error_callables_are_told_apart_by_identity(server):
+    """A callable need not be hashable to be a setting."""
+
+    class Collector(list):
+        def __call__(self, loss):
+            self.append(loss)
+
+    collector = Collector()
+    settings = {"write_code": WRITE_CODE, "events_url": server.url}
+    first = shared_client(Settings(**settings, on_error=collector))
+
+    assert first is shared_client(Settings(**settings, on_error=collector))
+    assert first is not shared_client(Settings(**settings, on_error=Collector()))
+
+
+def test_after_shutdown_events_are_counted_and_configure_starts_afresh(server):
+    """shutdown delivers, then drops and counts; a later configure makes a new client."""
+    userlens.configure(WRITE_CODE, events_url=server.url)
+    log = logging.getLogger("client.shutdown")
+    log.propagate = False
+    log.handlers[:] = [UserlensHandler(write_code="own", events_url=server.url)]
+    fields = {"userlens_event": True, "user_id": "u1"}
+    log.warning("Own", extra=fields)
+    userlens.track("u1", "First")
+
+    assert userlens.shutdown(PATIENCE)
+    userlens.track("u1", "Late")
+    log.warning("Late", extra=fields)
+    assert 2 == userlens.stats().delivered
+    assert {"closed": 1} == userlens.stats().dropped
+    userlens.configure(WRITE_CODE, events_url=server.url)
+    userlens.track("u1", "Second")
+    assert userlens.flush(PATIENCE)
+    assert {"Own", "First", "Second"} == {event["event"] for event in server.events}
+
+
+def test_flush_and_stats_of_a_process_without_a_client():
+    """Nothing was configured and nothing logged: there is nothing to wait for or to count."""
+    assert userlens.flush(0)
+    assert userlens.shutdown(0)
+    assert Stats() == userlens.stats()
+    assert None is _registry.default
+
+
+def test_stats_add_up():
+    """The statistics of a process are the sum over its clients."""
+    one = Stats(accepted=2, delivered=1, dropped={"queue_full": 1}, held_back="tls")
+    other = Stats(accepted=1, dropped={"queue_full": 1, "expired": 2})
+
+    assert Stats(
+        accepted=3, delivered=1, dropped={"queue_full": 2, "expired": 2}, held_back="tls"
+    ) == (one + other)
+
+
+def test_without_structlog_imported_there_is_no_context(server):
+    """The handler alone does not import structlog to find nothing bound in it."""
+    done = run_python(
+        """
+import logging, sys
+import userlens_instrument as userlens
+logging.getLogger().addHandler(userlens.UserlensHandler())
+fields = {"userlens_event": True}
+logging.getLogger("app").warning("Event", extra={**fields, "user_id": "u1"})
+logging.getLogger("app").warning("Nobody", extra=fields)
+assert userlens.flush(20)
+assert "structlog" not in sys.modules
+print(userlens.stats().delivered, dict(userlens.stats().invalid))
+""",
+        server.url,
+    )
+
+    assert "1 {'missing_user_id': 1}\n" == done.stdout
+
+
+def test_the_call_site_of_a_thread_of_nobody():
+    """Where no frame is the application's, the site is unknown."""
+    source = "def site(find):\n    return find()\n"
+    names = {"__name__": "structlog.fake"}
+    exec(source, names)  # the only way to a frame of another module
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "__name__ = 'logging.fake'; "
+            + "from userlens_instrument.client import call_site; print(call_site())",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert "unknown\n" == done.stdout
+    assert names["site"](call_site).startswith(__file__)
+
+
+def test_a_record_that_cannot_be_looked_at_is_counted(client):
+    """A record without its attributes is no reason to raise into the application."""
+    record = logging.LogRecord("app", 20, "f", 1, "E", (), None)
+    del record.__dict__["msg"]
+    UserlensHandler(client=client).handle(record)
+
+    assert {"unreadable": 1} == client.stats().invalid
+
+
+@pytest.mark.parametrize("name", [name for name, _ in MODULES if name != "__main__"])
+def test_every_module_can_be_imported_first(name):
+    """No module needs another one to have been imported before it."""
+    assert importlib.import_module(f"userlens_instrument.{name}")
+
+
+# ---------------------------------------------------------------- small parts below
+
+
+def test_the_capturing_transport_forgets_in_a_fork(transport):
+    """What the parent captured is not the child's."""
+    transport.send("/event", b"{}")
+    transport.forget()
+
+    assert [] == transport.bodies
+
+
+def test_idle_connections_are_bounded():
+    """A pool keeps as many idle connections as there are workers, and no more."""
+    stack = transport_module._Stack(1)
+    stack.put("one")
+
+    with pytest.raises(queue.Full):
+        stack.put("two")
+    assert (1, "one") == (stack.qsize(), stack.get())
+    with pytest.raises(queue.Empty):
+        stack.get()
+
+
+def test_forgetting_closes_this_process_copies_only(make_client, server):
+    """After a fork the connections are dropped; the next request opens its own."""
+    client = make_client()
+    client.track("u1", "First")
+    assert client.flush(PATIENCE)
+    client.sender._transport.forget()
+    client.track("u1", "Second")
+
+    assert client.flush(PATIENCE)
+    assert 2 == len(server.events)
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (urllib3.exceptions.ProxyError("x", OSError()), Failure.PROXY),
+        (urllib3.exceptions.SSLError(ssl.SSLCertVerificationError("x")), Failure.TLS),
+        (urllib3.exceptions.SSLError("handshake"), Failure.RESET),
+        (urllib3.exceptions.NameResolutionError("h", None, OSError()), Failure.DNS),
+        (urllib3.exceptions.NewConnectionError(None, "x"), Failure.CONNECT),
+        (urllib3.exceptions.ConnectTimeoutError(None, "x"), Failure.CONNECT_TIMEOUT),
+        (urllib3.exceptions.ReadTimeoutError(None, None, "x"), Failure.TIMEOUT),
+        (TimeoutError(), Failure.TIMEOUT),
+        (urllib3.exceptions.ProtocolError("x", ConnectionResetError()), Failure.STALE),
+        (urllib3.exceptions.ProtocolError("x", ValueError()), Failure.MALFORMED),
+        (ValueError(), Failure.MALFORMED),
+        (MemoryError(), Failure.INTERNAL),
+    ],
+    ids=lambda value: value.name if isinstance(value, Failure) else type(value).__name__,
+)
+def test_each_exception_of_urllib3_is_one_failure(error, failure):
+    """Foreign exceptions are translated once, at their door."""
+    assert failure is transport_module._failure(error)
+
+
+def test_a_name_that_does_not_resolve(make_client):
+    """DNS failure is the endpoint's, not the event's: everything is held."""
+    client = make_client(events_url="https://userlens.invalid", connect_timeout=2.0)
+    client.track("u1", "Event")
+
+    assert not client.flush(0.5)
+    assert 1 == client.stats().pending
+
+
+def test_an_answer_past_its_deadline_is_not_read():
+    """However a server drips, no byte is read after the deadline."""
+    raw = transport_module._Deadline(io.BytesIO(b"late"), None, at=0.0)
+
+    assert raw.readable()
+    with pytest.raises(TimeoutError):
+        raw.readinto(bytearray(4))
+    raw.close()
+
+
+def test_the_transport_says_where_to(make_client, server):
+    """Its repr names the endpoint."""
+    assert f"<UrllibTransport to {server.url}>" == repr(UrllibTransport(make_client().settings))
+
+
+def test_a_voice_says_each_kind_once_a_minute_and_how_many_it_kept_back(diagnostics_lines):
+    """One line of a kind a minute, with the number of those in between."""
+    clock = FakeClock()
+    voice = Voice(clock)
+    for _ in range(5):
+        voice.say("kind", "something happened")
+    clock.advance(61)
+    voice.say("kind", "something happened")
+    voice.say("other", "something else")
+    voice.drain(PATIENCE)
+
+    assert [
+        "something happened",
+        "something happened (and 4 more like it since the last line)",
+        "something else",
+    ] == [diagnostics_lines.get(timeout=PATIENCE)[1] for _ in range(3)]
+
+
+def test_a_voice_remembers_a_bounded_number_of_kinds(diagnostics_lines):
+    """A program with ever new kinds of trouble does not grow our memory."""
+    voice = Voice(FakeClock())
+    for number in range(5_000):
+        voice.say(f"kind {number}", "line")
+    held = voice._lines.qsize()
+    voice.drain(PATIENCE)
+
+    assert len(voice._last) <= 1_024
+    assert len(voice._kinds) <= 1_024
+    assert held <= 256
+
+
+def test_a_voice_with_a_host_handler_that_raises_goes_on(diagnostics_lines):
+    """A host's handler that raises costs the line, not the thread."""
+
+    class Raising(logging.Handler):
+        def handle(self, record):
+            raise RuntimeError("boom")
+
+    raising = Raising()
+    logging.getLogger("userlens_instrument").addHandler(raising)
+    voice = Voice(FakeClock())
+    voice.say(None, "first")
+    voice.say(None, "second")
+    voice.drain(PATIENCE)
+    logging.getLogger("userlens_instrument").removeHandler(raising)
+
+    assert ["first", "second"] == [diagnostics_lines.get(timeout=PATIENCE)[1] for _ in range(2)]
+
+
+def test_structlog_and_json_agree_on_what_arrives(client, transport):
+    """What the processor captures is what a JSON log line of the same call says."""
+    structlog.configure(
+        processors=[userlens.UserlensProcessor(client), structlog.processors.JSONRenderer()],
+        logger_factory=structlog.ReturnLoggerFactory(),
+    )
+    line = structlog.get_logger().info("E", userlens_event=True, user_id="u1", a=[1, {"b": None}])
+
+    assert client.flush(PATIENCE)
+    assert {"event": "E", "user_id": "u1", **transport.events[0]["properties"]} == json.loads(line)
+
+
+def test_a_capturing_transport_answers_as_told():
+    """The public test double: bodies in, scripted answers out."""
+    answers = CapturingTransport(lambda body: userlens.testing.Answer(status=400))
+
+    assert 400 == answers.send("/event", b"{}").status
