@@ -10,11 +10,12 @@ import queue
 import ssl
 import subprocess
 import sys
+import threading
 
 import pytest
 import structlog
 import urllib3
-from helpers import PATIENCE, WRITE_CODE, run_python
+from helpers import PATIENCE, WRITE_CODE, Reply, closed_port, refuse_our_threads, run_python
 from test_architecture import MODULES
 
 import userlens_instrument as userlens
@@ -22,6 +23,7 @@ from userlens_instrument import Client, Settings, Stats, UserlensHandler
 from userlens_instrument._core.outcome import Failure
 from userlens_instrument._delivery import transport as transport_module
 from userlens_instrument._delivery.diagnostics import Voice
+from userlens_instrument._delivery.threads import lent_thread
 from userlens_instrument._delivery.transport import UrllibTransport
 from userlens_instrument.client import _registry, call_site, shared_client
 from userlens_instrument.testing import CapturingTransport, FakeClock
@@ -95,10 +97,18 @@ def test_an_event_that_cannot_be_read_is_counted(client):
         def __index__(self):
             raise ValueError("never")
 
+    class Properties:
+        @property
+        def __class__(self):
+            raise ValueError("never")
+
     client.track(Id(5), "Event")
     client.track(Hostile("u1"), "Event")
+    client.track("u1", "Event", Properties())
 
-    assert 2 == client.stats().accepted + sum(client.stats().invalid.values())
+    stats = client.stats()
+    assert 3 == stats.accepted + sum(stats.invalid.values())
+    assert stats.invalid["unreadable"] >= 1
 
 
 def test_a_client_is_a_context_manager(transport):
@@ -207,13 +217,11 @@ def test_the_call_site_of_a_thread_of_nobody():
     source = "def site(find):\n    return find()\n"
     names = {"__name__": "structlog.fake"}
     exec(source, names)  # the only way to a frame of another module
+    code = (
+        "__name__ = 'logging.x'; from userlens_instrument.client import call_site as c; print(c())"
+    )
     done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "__name__ = 'logging.fake'; "
-            + "from userlens_instrument.client import call_site; print(call_site())",
-        ],
+        [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         timeout=60,
@@ -386,3 +394,144 @@ def test_a_capturing_transport_answers_as_told():
     answers = CapturingTransport(lambda body: userlens.testing.Answer(status=400))
 
     assert 400 == answers.send("/event", b"{}").status
+
+
+class Scripted:
+    """A queue of lines that answers as a race would have it."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    def get(self, timeout):
+        answer = self.answers.pop(0)
+        if answer is None:
+            raise queue.Empty
+        return answer
+
+    def empty(self):
+        return not self.answers
+
+
+def test_a_line_that_comes_as_the_voice_falls_silent_is_written(diagnostics_lines):
+    """Between the last look and the end of its thread nothing is lost."""
+    voice = Voice(FakeClock())
+    voice._lines = Scripted(None, (logging.WARNING, "in between"), None)
+    thread = threading.Thread(target=voice._run)
+    thread.start()
+    thread.join(PATIENCE)
+
+    assert "in between" == diagnostics_lines.get(timeout=PATIENCE)[1]
+    assert not voice._running
+
+
+def test_a_voice_that_was_started_afresh_lets_its_old_thread_go():
+    """In a fork on the voice's own thread, that thread is not the voice's any more."""
+    voice = Voice(FakeClock())
+
+    class Replaced(Scripted):
+        def get(self, timeout):
+            voice.__init__(FakeClock())
+            raise queue.Empty
+
+    voice._lines = Replaced()
+    thread = threading.Thread(target=voice._run)
+    thread.start()
+    thread.join(PATIENCE)
+
+    assert not thread.is_alive()
+
+
+# ---------------------------------------------------------------- the sender's corners
+
+
+@pytest.fixture
+def locked(client):
+    """Return a client whose sender's lock another thread holds, as after an interruption."""
+    client.sender._lock.acquire()
+    yield client
+    client.sender._lock.release()
+
+
+def test_a_flush_that_cannot_get_the_lock_gives_up_in_time(locked):
+    """A signal handler that flushes may have interrupted the holder of the lock."""
+    locked.track("u1", "Event")
+
+    assert not locked.flush(0.05)
+    assert not locked.sender.finish(0.05)
+    assert 1 == locked.stats().pending
+
+
+def test_without_threads_a_flush_keeps_to_its_timeout(make_client, monkeypatch):
+    """Delivering by itself, a flush goes on until its time is up, and no longer."""
+    refuse_our_threads(monkeypatch)
+    client = make_client(events_url=f"http://127.0.0.1:{closed_port()}")
+    client.track("u1", "Event")
+
+    assert not client.flush(0.1)
+    assert 1 == client.stats().pending
+
+
+def test_without_threads_on_error_is_called_all_the_same(make_client, monkeypatch):
+    """What is lost at the end is told on the thread that closes, if there is no other."""
+    refuse_our_threads(monkeypatch)
+    losses = []
+    client = make_client(events_url=f"http://127.0.0.1:{closed_port()}", on_error=losses.append)
+    client.track("u1", "Event")
+
+    assert not client.close(0.1)
+    assert ["shutdown"] == [loss.reason for loss in losses]
+
+
+def test_a_flush_ends_when_what_it_waits_for_is_given_up(make_client, server):
+    """close with no time left ends a flush that is waiting on another thread."""
+    held = threading.Event()
+    server.script = lambda request: Reply(hold=held)
+    client = make_client()
+    client.track("u1", "Event")
+    assert server.wait_for(1)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(client.flush(PATIENCE)))
+    thread.start()
+    while not client.sender._barriers:
+        assert thread.is_alive()
+    client.close(0)
+    thread.join(PATIENCE)
+    held.set()
+
+    assert [True] == results
+    assert {"shutdown": 1} == client.stats().dropped
+
+
+def test_later_events_do_not_end_a_flush_early(make_client, server):
+    """A flush waits for the events before it, however many after it have an outcome."""
+    held = threading.Event()
+    server.script = lambda request: Reply(hold=held if request.json["userId"] == "u1" else None)
+    client = make_client()
+    client.track("u1", "Before")
+    assert server.wait_for(1)
+    results = []
+    thread = threading.Thread(target=lambda: results.append(client.flush(PATIENCE)))
+    thread.start()
+    while not client.sender._barriers:
+        assert thread.is_alive()
+    for number in range(5):
+        client.track(f"v{number}", "After")
+    assert server.wait_for(6)
+    while client.stats().delivered < 5:
+        assert [] == results
+    held.set()
+    thread.join(PATIENCE)
+
+    assert [True] == results
+
+
+def test_what_on_error_sends_at_exit_does_not_wait_for_itself(client, transport):
+    """After the exit hook an event is delivered before its call returns; not so on our threads."""
+    client.sender.finish_at_exit(PATIENCE, lambda: None)
+    client.track("u1", "Waits")
+    assert ["Waits"] == [event["event"] for event in transport.events]
+    with lent_thread():
+        client.track("u1", "Does not")
+
+    assert client.flush(PATIENCE)
+    assert 2 == len(transport.events)

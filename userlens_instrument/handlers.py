@@ -108,9 +108,12 @@ class UserlensHandler(logging.Handler):
                 return
 
     def _capture(self, tag: object, record: logging.LogRecord) -> None:
-        if tag is None or tag is False or is_own_thread() or record.name.startswith(_OWN):
+        if tag is None or tag is False or record.name.startswith(_OWN):
             return
         client = self._client()
+        if is_own_thread():
+            client.sender.ledger.count("invalid", "own_thread")
+            return
         once = client.once
         # Made new with each record, and shared by every copy of it; `created`
         # itself is not always (a frozen clock hands out one object).

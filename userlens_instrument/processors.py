@@ -110,9 +110,12 @@ class UserlensProcessor:
         tag = event_dict[self._tag]
         if not self._keep_tag:
             del event_dict[self._tag]
-        if tag is None or tag is False or is_own_thread():
+        if tag is None or tag is False:
             return
         client = self._find_client()
+        if is_own_thread():
+            client.sender.ledger.count("invalid", "own_thread")
+            return
         # Within a ProcessorFormatter: the stdlib record, or a copy of it.
         record: logging.LogRecord | None = event_dict.get("_record")
         if not self._first(client, event_dict, tag, record):

@@ -222,7 +222,7 @@ end()
 
 
 def test_the_first_event_ever_may_be_logged_in_an_exit_hook(server):
-    """A program whose first event is logged by an exit hook, the handler made before, delivers it."""
+    """The first event of all, logged by an exit hook through a handler made before, arrives."""
     process, report = run_reporting(
         """
 attach()

@@ -12,7 +12,7 @@ import textwrap
 import threading
 import weakref
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from children import in_fork, run_file, run_reporting
@@ -150,11 +150,8 @@ def connections_to(port):
     """Return how many connections to loopback *port* this process has open."""
     found = 0
     for descriptor in range(256):
-        try:
-            with socket.socket(fileno=os.dup(descriptor)) as copy:
-                found += copy.getpeername()[1] == port
-        except OSError:
-            pass
+        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:
+            found += copy.getpeername()[1] == port
     return found
 
 

@@ -264,6 +264,21 @@ def test_the_handlers_own_level_and_filters(client, transport):
     assert expected == [event["event"] for event in transport.events]
 
 
+def test_a_filter_may_replace_the_record(client, transport):
+    """What a filter returns instead of the record is what is captured (logging from 3.12 on)."""
+
+    class Replacing(UserlensHandler):
+        def filter(self, record):
+            other = copy.copy(record)
+            other.msg = "Replaced"
+            return other
+
+    attach(Replacing(client=client)).info("E", extra={"userlens_event": True, "user_id": "u1"})
+
+    assert client.flush(PATIENCE)
+    assert ["Replaced"] == [event["event"] for event in transport.events]
+
+
 def test_records_of_urllib3_and_of_ours_never_become_events(log, client, transport):
     """By prefix of the logger's name, whatever they carry."""
     handler = log.handlers[0]

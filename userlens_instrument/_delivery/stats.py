@@ -34,7 +34,9 @@ class Stats:
         pending: Events held, those on their way included.
         pending_bytes: Bytes of the bodies held.
         retried: Attempts that failed and were, or will be, made again.
-        invalid: Tagged records and calls that were no events, by reason.
+        invalid: Tagged records and calls that were no events, by reason; ``own_thread``
+            is what `Settings.on_error`, or an object collected meanwhile, logged on a
+            thread of ours: an event made of that could go on for ever.
         duplicates: Records that met a second entrance, and were not sent twice.
         cut: Values shortened or left out for their size.
         redacted: Values hidden for their names.
