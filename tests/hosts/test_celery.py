@@ -89,6 +89,8 @@ AT_THE_END_OF_THE_PROCESS = """
 def deliver(**kwargs):
     print("a child is about to flush", flush=True)
     userlens.flush(timeout=20)
+    sys.stderr.write(f"pending after the flush: {userlens.stats().pending}\\n")
+    sys.stderr.flush()
 """
 
 AT_THE_END_OF_THE_TASK = """
@@ -159,6 +161,7 @@ def test_what_children_hold_at_a_warm_shutdown_arrives_once(server, tmp_path):
     finally:
         release.set()
     assert status == 0, error
+    assert error.count("pending after the flush: 0\n") == 2, error
     assert_each_event_once_and_in_order(server, error)
 
 
