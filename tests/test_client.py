@@ -299,8 +299,9 @@ def test_forgetting_closes_this_process_copies_only(make_client, server):
     ],
     ids=lambda value: value.name if isinstance(value, Failure) else type(value).__name__,
 )
-def test_each_exception_of_urllib3_is_one_failure(error, failure):
-    """Foreign exceptions are translated once, at their door."""
+def test_each_exception_of_urllib3_is_one_failure(monkeypatch, error, failure):
+    """Foreign exceptions are translated once, at their door; here: over an idle connection."""
+    monkeypatch.setattr(transport_module._exchange, "connected", False)
     assert failure is transport_module._failure(error)
 
 

@@ -222,7 +222,8 @@ import userlens_instrument as userlens
 def on_error(loss):
     print(loss)
     raise RuntimeError("on_error failed")
-client = userlens.configure(debug=True, on_error=on_error, read_timeout=0.3,
+# One worker: each fault of the list comes by itself, in its order.
+client = userlens.configure(debug=True, on_error=on_error, read_timeout=0.3, max_workers=1,
                             backoff_base=0.01, backoff_cap=0.02, probe_interval=0.02)
 handler = userlens.UserlensHandler()
 logging.getLogger().addHandler(handler)
