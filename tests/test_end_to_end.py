@@ -55,7 +55,7 @@ class BadServer(ScriptedServer):
             return Reply()
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1])
 def test_ten_thousand_lines_over_a_bad_network(make_client, seed):
     """
     Valid against the schema, in order per user, nothing lost, nothing twice.
