@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import operator
 import os
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -44,8 +46,8 @@ class Settings:
     """
     Everything that can be set. Durations are seconds, sizes are bytes.
 
-    Each field but *on_error* has an environment variable, ``USERLENS_`` and its
-    name in capitals, that fills in where no argument is given; an argument wins.
+    Each field has an environment variable, ``USERLENS_`` and its name in
+    capitals, that fills in where no argument is given; an argument wins.
 
     Attributes:
         write_code: The secret that authenticates to Userlens. Without one: one
@@ -83,7 +85,8 @@ class Settings:
         dry_run: Do everything but open a socket; every event counts as delivered.
         debug: Say each delivery in a line of diagnostics (never its properties).
         disabled: Do nothing at all; every event is counted as dropped.
-        on_error: Called on a thread of ours with each `Loss`; what it raises is swallowed.
+        on_error: Called on a thread of ours with each `Loss`; what it raises is
+            swallowed. A function, or its place as text: ``package.module:function``.
 
     Raises:
         SettingsError: If a value is wrong.
@@ -157,7 +160,7 @@ class Settings:
             variable = ENVIRONMENT_PREFIX + name.upper()
             text = (os.environ if environ is None else environ).get(variable, "")
             # An empty variable is how a deployment says "not set".
-            if name in values or not text.strip() or name == "on_error":
+            if name in values or not text.strip():
                 continue
             values[name] = _from_text(name, text, variable)
             origin[name] = variable
@@ -361,9 +364,23 @@ def _check_allow(name: str, value: Any) -> tuple[str, ...] | None:
 
 
 def _check_callable(name: str, value: Any) -> Any:
-    if value is not None and not callable(value):
+    found = _imported(name, value) if isinstance(value, str) else value
+    if found is not None and not callable(found):
         raise SettingsError(name, "cannot be called", "give a function of one argument")
-    return value
+    return found
+
+
+def _imported(name: str, place: str) -> Any:
+    """Return what ``package.module:function`` names: text is all that YAML or a variable holds."""
+    module, _, attribute = place.partition(":")
+    try:
+        return operator.attrgetter(attribute)(import_module(module))
+    except Exception as error:
+        kind = type(error).__name__
+    # Outside of the handler: the error's own text may echo the value.
+    raise SettingsError(
+        name, f"names nothing that can be imported ({kind})", "give package.module:function"
+    )
 
 
 # Smallest and largest sensible value of each.

@@ -290,7 +290,20 @@ def test_on_error():
     What is called for each loss can be called.
     """
     assert on_error is Settings(on_error=on_error).on_error
-    assert "cannot be called" == refused("on_error", "print").problem
+    assert "cannot be called" == refused("on_error", 7).problem
+    assert "cannot be called" == refused("on_error", "sys:path").problem
+
+
+@pytest.mark.parametrize("place", ["print", "sys:", ":exit", "no.such.module:f", "sys:nothing", ""])
+def test_on_error_by_its_place(place):
+    """
+    A variable or a YAML file names the function by its place; one that is not there is an error.
+    """
+    assert print is Settings(on_error="builtins:print").on_error
+    assert dataclasses.replace is Settings(on_error="dataclasses:replace").on_error
+    error = refused("on_error", place)
+    assert "names nothing that can be imported" in error.problem
+    assert "give package.module:function" == error.fix
 
 
 # ---------------------------------------------------------------- the write code
@@ -572,14 +585,15 @@ ENVIRONMENT = {
     "dry_run": ("Yes", True),
     "debug": ("ON", True),
     "disabled": ("true", True),
+    "on_error": (" builtins:print ", print),
 }
 
 
 def test_every_field_has_a_variable():
     """
-    Each field but on_error, which is a function, can come from the environment.
+    Each field can come from the environment.
     """
-    assert set(FIELDS) - {"on_error"} == set(ENVIRONMENT)
+    assert set(FIELDS) == set(ENVIRONMENT)
 
 
 @pytest.mark.parametrize("name", ENVIRONMENT)
@@ -616,13 +630,6 @@ def test_empty_variable(name, text):
     An empty variable is how a deployment says that a setting is not set.
     """
     assert Settings() == Settings.load({}, environ={f"USERLENS_{name.upper()}": text})
-
-
-def test_on_error_is_no_variable():
-    """
-    A function does not come out of the environment.
-    """
-    assert Settings() == Settings.load({}, environ={"USERLENS_ON_ERROR": "print"})
 
 
 @pytest.mark.parametrize(
