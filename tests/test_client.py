@@ -536,3 +536,17 @@ def test_what_on_error_sends_at_exit_does_not_wait_for_itself(client, transport)
 
     assert client.flush(PATIENCE)
     assert 2 == len(transport.events)
+
+
+def test_what_is_logged_on_our_own_threads_is_counted_not_sent(client, transport):
+    """An event made of what delivery logs could go on for ever; it is counted instead."""
+    record = logging.LogRecord("app", 20, "f", 1, "E", (), None)
+    record.__dict__.update(userlens_event=True, user_id="u1")
+    with lent_thread():
+        UserlensHandler(client=client).handle(record)
+        userlens.UserlensProcessor(client)(
+            None, "info", {"event": "E", "userlens_event": True, "user_id": "u1"}
+        )
+
+    assert client.flush(PATIENCE)
+    assert ([], {"own_thread": 2}) == (transport.events, client.stats().invalid)

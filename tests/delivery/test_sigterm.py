@@ -181,3 +181,15 @@ def test_without_threads_the_main_thread_delivers(make_client, server, monkeypat
 
     assert [signal.SIGTERM] == sent
     assert ["Event"] == [event["event"] for event in server.events]
+
+
+def test_a_handler_of_the_applications_is_found_and_left(make_client, diagnostics_lines):
+    """One line says that the setting has no effect; the handler stays."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        make_client(flush_on_sigterm=True)
+
+        assert "handles SIGTERM itself" in diagnostics_lines.get(timeout=PATIENCE)[1]
+        assert signal.SIG_IGN is signal.getsignal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
