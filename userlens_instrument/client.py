@@ -388,6 +388,27 @@ def default_client() -> Client:
         return _registry.default
 
 
+def check_client(client: object) -> None:
+    """
+    Check at start-up what an entrance will need at its first event.
+
+    Args:
+        client: What it was given; None means the default client.
+
+    Raises:
+        SettingsError: If it is no client, or a setting of the environment is wrong.
+    """
+    if client is None:
+        if _registry.default is None:
+            Settings.load({})
+    elif not isinstance(client, Client):
+        raise SettingsError(
+            "client",
+            f"is of type {type(client).__name__}",
+            "give what configure() returns; the write code goes to configure()",
+        )
+
+
 def _settings_of_environment() -> Settings:
     try:
         return Settings.load({})

@@ -11,6 +11,7 @@ from userlens_instrument._core.extract import Plumbing, Reader, Record
 from userlens_instrument._delivery.threads import is_own_thread
 from userlens_instrument.client import (
     Client,
+    check_client,
     default_client,
     shared_client,
     structlog_context,
@@ -70,6 +71,8 @@ class UserlensHandler(logging.Handler):
     ) -> None:
         """Check the settings; start nothing."""
         super().__init__(level)
+        if not settings:
+            check_client(client)
         self._given = client
         self._own: Client | None = None
         self._settings = Settings.load(settings) if settings else None

@@ -12,6 +12,7 @@ from userlens_instrument._delivery.threads import is_own_thread
 from userlens_instrument.client import (
     Client,
     call_site,
+    check_client,
     default_client,
     structlog_context,
     unreadable,
@@ -75,6 +76,9 @@ class UserlensProcessor:
         tag: Name of the field that tags a line.
         keep_tag: Whether the tag stays on the event dict and is rendered.
 
+    Raises:
+        SettingsError: If *client* is none, or a setting of the environment is wrong.
+
     .. versionadded:: 0.1.0
     """
 
@@ -82,6 +86,7 @@ class UserlensProcessor:
         self, client: Client | None = None, *, tag: str = TAG, keep_tag: bool = False
     ) -> None:
         """Take over the options; start nothing."""
+        check_client(client)
         self._client = client
         self._tag = tag
         self._keep_tag = keep_tag

@@ -208,6 +208,8 @@ def _from_text(name: str, text: str, variable: str) -> Any:
             raise SettingsError(name, "is not a number", "give seconds", variable)
         return number
     if name == "allow" or isinstance(default, tuple):
+        if any(mark in text for mark in "[]\"'"):
+            raise SettingsError(name, "is not a list", "give names with commas between", variable)
         return tuple(part.strip() for part in text.split(",") if part.strip())
     return text.strip()
 

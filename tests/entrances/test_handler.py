@@ -18,7 +18,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import userlens_instrument
-from userlens_instrument import SettingsError, UserlensHandler, configure
+from userlens_instrument import (
+    Client,
+    Settings,
+    SettingsError,
+    UserlensHandler,
+    UserlensProcessor,
+    configure,
+)
 from userlens_instrument.client import _registry
 from userlens_instrument.handlers import _RECORD_NAMES
 from userlens_instrument.testing import CapturingTransport
@@ -424,8 +431,8 @@ def test_without_configure_the_environment_configures(server, monkeypatch):
 
 def test_a_wrong_environment_is_one_line_and_a_client_that_drops(monkeypatch, diagnostics_lines):
     """On the logging path a wrong environment raises nothing; events are counted as dropped."""
-    monkeypatch.setenv("USERLENS_MAX_WORKERS", "many")
     log = attach(UserlensHandler())
+    monkeypatch.setenv("USERLENS_MAX_WORKERS", "many")
     for _ in range(3):
         log.info("E", extra={"userlens_event": True, "user_id": "u1"})
 
@@ -452,6 +459,17 @@ def test_a_wrong_setting_is_an_error_at_start_up():
         UserlensHandler(max_workers=0)
     with pytest.raises(SettingsError, match="did you mean max_workers"):
         UserlensHandler(max_worker=2)
+
+
+@pytest.mark.parametrize("entrance", [UserlensHandler, UserlensProcessor])
+def test_what_is_wrong_at_start_up_is_an_error_there(monkeypatch, entrance):
+    """A wrong environment, or a client that is none, does not wait for the first event."""
+    with pytest.raises(SettingsError, match="client is of type str; give what configure"):
+        entrance(client="a write code")
+    monkeypatch.setenv("USERLENS_MAX_WORKERS", "many")
+    with pytest.raises(SettingsError, match="from USERLENS_MAX_WORKERS"):
+        entrance()
+    assert entrance(client=Client(Settings(write_code="x")))
 
 
 def test_the_repr_tells_the_options_and_no_secret():

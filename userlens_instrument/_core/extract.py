@@ -238,8 +238,8 @@ class Reader:
         raise InvalidEventError(
             f"missing_{what}_id",
             f"there is no {what} id",
-            f"log it as {keys[0]}=… or bind it with "
-            f"structlog.contextvars.bind_contextvars({keys[0]}=…)",
+            f"put it on the line ({keys[0]}=… with structlog, extra={{'{keys[0]}': …}} with "
+            f"logging), or bind it with structlog.contextvars.bind_contextvars({keys[0]}=…)",
         )
 
     def _fields(self, kind: str, record: Record, used: list[str]) -> Mapping[Any, Any]:
@@ -326,7 +326,7 @@ def identifier(value: object, what: str) -> str:
     """
     if type(value) is str:
         text = value
-    elif value is None or isinstance(value, bool):
+    elif value is None:
         text = ""
     elif isinstance(value, (str, UUID)):
         text = _text(value)
@@ -349,7 +349,7 @@ def identifier(value: object, what: str) -> str:
 
 def _digits(value: object, what: str) -> str:
     # Not everything with an __index__ is an integer: a Mock has one.
-    if not isinstance(value, Integral):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise InvalidEventError(
             f"invalid_{what}_id",
             f"the {what} id is of type {type(value).__name__}",
@@ -378,7 +378,7 @@ def _name(value: object) -> str:
         raise InvalidEventError(
             "missing_event_name",
             "the event has no name",
-            "log a message, or tag the line with the event's name",
+            "give a name, log a message, or tag the line with the event's name",
         )
     return text
 

@@ -47,8 +47,8 @@ _PATIENCE = 0.1
 
 _CLOSED_LINES = {
     "unauthorized": (
-        "Userlens refuses the write code (401); events are held and nothing is sent until it is "
-        "right: check USERLENS_WRITE_CODE or configure(write_code=…)"
+        "Userlens refuses the write code (401); events are held and nothing is sent: correct "
+        "USERLENS_WRITE_CODE, or configure(write_code=…), and restart"
     ),
     "redirect": (
         "Userlens' address answers with a redirect, which is not followed; events are held: "
@@ -257,7 +257,11 @@ class Sender:
             refused = settled.loss in ("rejected", "too_large")
             self.ledger.count("refused" if refused else "dropped", settled.loss)
             problem = _problem(settled.loss, answer)
-            self._say(f"lost {settled.loss} {answer.status}", f"an event was set aside: {problem}")
+            self._say(
+                f"lost {settled.loss} {answer.status}",
+                f"an event is not delivered: {problem}; it is counted as {settled.loss}, "
+                "and on_error gets its body",
+            )
             self._note_loss(
                 Loss(
                     reason=settled.loss,
@@ -280,9 +284,13 @@ class Sender:
     def _closed_line(self, reason: str, answer: Answer) -> str:
         if reason in _CLOSED_LINES:
             return _CLOSED_LINES[reason]
-        what = f"status {answer.status}" if answer.failure is None else answer.failure.value
+        what = (
+            f"takes no events at the moment (status {answer.status})"
+            if answer.failure is None
+            else f"cannot be reached ({answer.failure.value})"
+        )
         return (
-            f"Userlens cannot be reached ({what}); {self._schedule.events} events are held, "
+            f"Userlens {what}; {self._schedule.events} events are held, "
             f"at most {self._settings.max_queue_events}, and tried again"
         )
 
