@@ -15,12 +15,21 @@ import threading
 import pytest
 import structlog
 import urllib3
-from helpers import PATIENCE, WRITE_CODE, Reply, closed_port, refuse_our_threads, run_python
+from helpers import (
+    PATIENCE,
+    WRITE_CODE,
+    Reply,
+    ScriptedServer,
+    closed_port,
+    refuse_our_threads,
+    run_python,
+)
 from test_architecture import MODULES
 
 import userlens_instrument as userlens
 from userlens_instrument import Client, Settings, Stats, UserlensHandler
 from userlens_instrument._core.outcome import Failure
+from userlens_instrument._delivery import stats as stats_module
 from userlens_instrument._delivery import transport as transport_module
 from userlens_instrument._delivery.diagnostics import Voice
 from userlens_instrument._delivery.threads import lent_thread
@@ -550,3 +559,75 @@ def test_what_is_logged_on_our_own_threads_is_counted_not_sent(client, transport
 
     assert client.flush(PATIENCE)
     assert ([], {"own_thread": 2}) == (transport.events, client.stats().invalid)
+
+
+def test_an_on_error_that_hangs_holds_up_one_worker(make_client, server):
+    """The other workers deliver what is good."""
+    release, hangs = threading.Event(), threading.Event()
+
+    def on_error(loss):
+        hangs.set()
+        release.wait(PATIENCE)
+
+    server.script = lambda request: Reply(status=400 if request.json["event"] == "Bad" else 200)
+    client = make_client(on_error=on_error, max_workers=2)
+    for number in range(4):
+        client.track(f"u{number}", "Bad")
+    assert hangs.wait(PATIENCE)
+    for number in range(20):
+        client.track(f"v{number}", "Good")
+
+    assert client.flush(PATIENCE)
+    assert 20 == client.stats().delivered
+    release.set()
+
+
+def test_a_thread_that_fails_to_start_is_not_counted(make_client, server, monkeypatch):
+    """An Exception of Thread.start is kept, any other goes on; the next event starts one."""
+    client = make_client()
+    for error in (MemoryError(), KeyboardInterrupt()):
+
+        def refuse(self, error=error):
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            if isinstance(error, Exception):
+                client.track("u1", "Event")
+            else:
+                with pytest.raises(KeyboardInterrupt):
+                    client.track("u1", "Event")
+        assert 0 == client.stats().threads
+    client.track("u1", "Event")
+
+    assert client.flush(PATIENCE)
+    assert 3 == client.stats().delivered
+
+
+def test_stats_may_be_asked_for_while_they_are_counted(client, monkeypatch):
+    """A signal handler that asks may have interrupted the very fold that it would wait for."""
+    monkeypatch.setattr(stats_module, "_PATIENCE", 0.01)
+    with client.sender.ledger._lock:
+        assert 0 == client.stats().accepted
+
+
+def test_the_hosts_handlers_do_not_see_our_requests(make_client, caplog):
+    """urllib3's lines for requests of ours do not go through the host's handlers; others do."""
+    with ScriptedServer() as server, caplog.at_level(logging.DEBUG):
+        client = make_client(events_url=server.url)
+        client.track("u1", "Event")
+        assert client.flush(PATIENCE)
+        assert [] == [record for record in caplog.records if record.name.startswith("urllib3")]
+        urllib3.PoolManager().request("POST", server.url, body=b"{}")
+
+    assert [record for record in caplog.records if record.name.startswith("urllib3")]
+
+
+def test_statistics_outlive_a_client_that_is_configured_again(server):
+    """What a closed client had counted stays in the sum."""
+    for _ in range(3):
+        userlens.configure(WRITE_CODE, events_url=server.url)
+        userlens.track("u1", "Event")
+        assert userlens.shutdown(PATIENCE)
+
+    assert 3 == userlens.stats().delivered

@@ -343,7 +343,10 @@ def shared_client(settings: Settings) -> Client:
     key = (replace(settings, on_error=None), id(settings.on_error))
     with _registry.lock:
         client = _registry.clients.get(key)
-        if client is None or client.closed:
+        if client is not None and client.closed:
+            _registry.closed_stats += client.stats()
+            client = None
+        if client is None:
             client = _registry.clients[key] = Client(settings)
         return client
 

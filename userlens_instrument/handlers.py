@@ -111,7 +111,8 @@ class UserlensHandler(logging.Handler):
                 return
 
     def _capture(self, tag: object, record: logging.LogRecord) -> None:
-        if tag is None or tag is False or record.name.startswith(_OWN):
+        name = record.name or ""  # makeLogRecord() leaves it out
+        if tag is None or tag is False or name.startswith(_OWN):
             return
         client = self._client()
         if is_own_thread():
@@ -121,7 +122,10 @@ class UserlensHandler(logging.Handler):
         # Made new with each record, and shared by every copy of it; `created`
         # itself is not always (a frozen clock hands out one object).
         token = getattr(record, "relativeCreated", record)
-        if once.has_seen(record.msg, tag) or not once.claim(token):
+        said: object = record.msg
+        if isinstance(said, Mapping):
+            said = said.get("event")
+        if once.has_seen(said) or not once.claim(token):
             client.sender.ledger.count("duplicates")
             return
         msg: object = record.msg
@@ -155,9 +159,10 @@ class UserlensHandler(logging.Handler):
                 fields.setdefault(name, value)
         # Other people's objects: Celery puts a task's context under "data",
         # Django a request, and what becomes of it, beside its own lines.
-        if record.name.startswith("celery"):
+        name = record.name or ""
+        if name.startswith("celery"):
             fields.pop("data", None)
-        if record.name.startswith("django"):
+        if name.startswith("django"):
             for name in ("request", "server_time", "status_code"):
                 fields.pop(name, None)
         elif not isinstance(fields.get("request"), (str, int, dict, type(None))):

@@ -74,7 +74,8 @@ class UserlensProcessor:
     Args:
         client: Where to; the default client, found at the first event, if absent.
         tag: Name of the field that tags a line.
-        keep_tag: Whether the tag stays on the event dict and is rendered.
+        keep_tag: Whether the tag stays on the event dict and is rendered; only
+            beside a message of two or more characters, which marks it as captured.
 
     Raises:
         SettingsError: If *client* is none, or a setting of the environment is wrong.
@@ -123,7 +124,7 @@ class UserlensProcessor:
             return
         # Within a ProcessorFormatter: the stdlib record, or a copy of it.
         record: logging.LogRecord | None = event_dict.get("_record")
-        if not self._first(client, event_dict, tag, record):
+        if not self._first(client, event_dict, record):
             client.sender.ledger.count("duplicates")
             return
         text = event_dict.get("event")
@@ -141,25 +142,25 @@ class UserlensProcessor:
         )
         client.capture(self._reader_for(client), tag, found, call_site)
 
-    def _first(
-        self, client: Client, event_dict: MutableMapping[str, Any], tag: object, record: Any
-    ) -> bool:
+    def _first(self, client: Client, event_dict: MutableMapping[str, Any], record: Any) -> bool:
         """Return whether no other entrance has had this record, and note that we had it."""
         once = client.once
-        if once.has_seen(event_dict.get("event"), tag):
+        if once.has_seen(event_dict.get("event")):
             return False  # an event dict of ours, tag kept, in a second processor
         if record is not None and not once.claim(getattr(record, "relativeCreated", record)):
             return False
         if self._keep_tag:
-            # The tag travels on to handlers. Equal but new objects in the same
-            # places tell them that we had it, in every copy and every bridge,
-            # and print the same.
-            for name in ("event", self._tag):
-                fresh = _renewed(event_dict.get(name))
-                if fresh is not None:
-                    event_dict[name] = fresh
-                    once.claim(fresh)
-            once.claim(event_dict)
+            # The tag travels on to handlers. An equal but new text in the place
+            # of the event tells them that we had it, in every copy and through
+            # every bridge, and prints the same.
+            text = event_dict.get("event")
+            if type(text) is str and len(text) > 1:
+                event_dict["event"] = fresh = (text + " ")[:-1]
+                once.claim(fresh)
+            else:
+                # The interpreter shares shorter texts; a tag without a mark
+                # would be an event twice.
+                del event_dict[self._tag]
         return True
 
     def _reader_for(self, client: Client) -> Reader:
@@ -169,14 +170,3 @@ class UserlensProcessor:
             # One tuple, swapped whole: threads share this processor.
             self._reader = (client, reader)
         return reader
-
-
-def _renewed(value: object) -> object:
-    """Return an equal object of the same type that is certainly a new one, or None."""
-    if type(value) is str and len(value) > 1:  # shorter ones are shared by the interpreter
-        return (value + " ")[:-1]
-    if type(value) is dict:
-        return dict(value)
-    if type(value) is list:
-        return list(value)
-    return None

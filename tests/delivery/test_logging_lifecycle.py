@@ -40,11 +40,6 @@ def log_event(name):
     logging.getLogger("app").info(name, extra=FIELDS)
 
 
-def ours():
-    """Return how many sender threads there are."""
-    return sum(thread.name == "userlens-sender" for thread in threading.enumerate())
-
-
 def quietly(act):
     """Run *act* on another thread; return whether it ended by itself."""
     thread = threading.Thread(target=act, daemon=True)
@@ -101,7 +96,8 @@ def test_reloads_with_equal_settings_share_one_client(server):
     assert userlens_instrument.flush(PATIENCE)
     assert [f"Event {number}" for number in range(50)] == [e["event"] for e in server.events]
     assert 1 == len(_registry.clients)
-    assert ours() <= 2, "one worker and its spare: all events were one user's"
+    threads = userlens_instrument.stats().threads
+    assert threads <= 2, "one worker and its spare: all events were one user's"
 
 
 def test_a_reload_with_other_settings_delivers_what_the_old_client_held(server, held):

@@ -556,7 +556,7 @@ def test_close_cuts_a_backoff_short(make_client, server):
     assert 1 == client.stats().delivered
 
 
-@pytest.mark.parametrize("misdeed", ["raises", "flushes", "logs"])
+@pytest.mark.parametrize("misdeed", ["raises", "exits", "flushes", "logs"])
 def test_on_error_cannot_kill_or_hang_a_worker(make_client, server, misdeed):
     """on_error may raise, flush or log a tagged line; delivery goes on and nothing loops."""
     called = threading.Event()
@@ -566,6 +566,8 @@ def test_on_error_cannot_kill_or_hang_a_worker(make_client, server, misdeed):
         try:
             if misdeed == "raises":
                 raise RuntimeError("boom")
+            if misdeed == "exits":
+                raise SystemExit(1)
             if misdeed == "flushes":
                 results.append(client.flush(PATIENCE))
             if misdeed == "logs":

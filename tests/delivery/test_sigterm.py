@@ -166,20 +166,28 @@ def test_the_second_signal_is_the_default(make_client, server, monkeypatch):
     finally:
         signal.signal(signal.SIGTERM, before)
         lifecycle._process.terminated.clear()
+        lifecycle._process.handed_on.clear()
 
 
 def test_without_threads_the_main_thread_delivers(make_client, server, monkeypatch):
     """Where no thread can be started, the signal handler does the work itself."""
     sent = []
-    monkeypatch.setattr(signal, "pthread_kill", lambda ident, number: sent.append(number))
+
+    def not_heard_at_first(ident, number):
+        sent.append(number)
+        if len(sent) == 2:
+            lifecycle._process.handed_on.set()
+
+    monkeypatch.setattr(signal, "pthread_kill", not_heard_at_first)
     client = make_client()
     with monkeypatch.context() as patch:
         refuse_our_threads(patch)
         client.track("u1", "Event")
         lifecycle._on_sigterm(signal.SIGTERM, None)
     lifecycle._process.terminated.clear()
+    lifecycle._process.handed_on.clear()
 
-    assert [signal.SIGTERM] == sent
+    assert [signal.SIGTERM] * 2 == sent
     assert ["Event"] == [event["event"] for event in server.events]
 
 

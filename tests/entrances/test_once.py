@@ -12,7 +12,7 @@ import structlog
 from helpers import PATIENCE
 from structlog.stdlib import ExtraAdder, ProcessorFormatter
 
-from userlens_instrument import UserlensHandler, UserlensProcessor
+from userlens_instrument import Track, UserlensHandler, UserlensProcessor
 from userlens_instrument.client import OnceGuard
 
 
@@ -219,3 +219,26 @@ def test_what_is_not_sent_twice_is_counted(client, transport):
     log.info("E", extra={"userlens_event": True, **FIELDS})
 
     assert 1 == client.stats().duplicates
+
+
+@pytest.mark.parametrize("tag", [True, Track("user-1", "Plan Upgraded"), "Plan Upgraded"])
+@pytest.mark.parametrize("bridge", BRIDGES)
+@pytest.mark.parametrize("message", ["Plan Upgraded", "x"])
+def test_a_kept_tag_beside_a_processor_that_copies(client, transport, message, bridge, tag):
+    """The mark survives a copy of the event dict; where no mark can be, the tag is not kept."""
+    log = logging.getLogger("once.copied")
+    log.propagate = False
+    log.setLevel(logging.INFO)
+    log.handlers[:] = [UserlensHandler(client=client)]
+    structlog.configure(
+        processors=[
+            UserlensProcessor(client, keep_tag=True),
+            lambda logger, name, event_dict: dict(sorted(event_dict.items())),
+            BRIDGES[bridge],
+        ],
+        logger_factory=lambda *args: log,
+    )
+    structlog.get_logger().info(message, userlens_event=tag, **FIELDS)
+
+    assert client.flush(PATIENCE)
+    assert 1 == len(transport.events)

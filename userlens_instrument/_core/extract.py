@@ -272,7 +272,11 @@ def _kind(tag: Mapping[Any, Any]) -> str:
             shown = str(key)[:64]
             near = difflib.get_close_matches(shown, _MAPPING_KEYS, n=1)
             fix = f"did you mean {near[0]}?" if near else "put it under 'properties' or 'traits'"
-            raise InvalidEventError("unknown_key", f"the tag has a key {shown!r}", fix)
+            # Echoed only where it is nearly a key: it may be an event's content.
+            what = (
+                f"the tag has a key {shown!r}" if near else "the tag has a key that it cannot have"
+            )
+            raise InvalidEventError("unknown_key", what, fix)
     kind = tag.get("type")
     if kind is None:
         return "track"
@@ -280,7 +284,7 @@ def _kind(tag: Mapping[Any, Any]) -> str:
         return _text(kind)
     raise InvalidEventError(
         "unknown_type",
-        f"the tag's type is {str(kind)[:64]!r}",
+        "the tag's type is none that there is",
         "give 'track', 'identify' or 'group'",
     )
 

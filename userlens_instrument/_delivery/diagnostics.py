@@ -100,7 +100,7 @@ class Voice:
         self._running = True
         try:
             threading.Thread(target=self._run, name="userlens-diagnostics", daemon=True).start()
-        except RuntimeError:
+        except Exception:
             # The interpreter is on its way out; the exit hook writes instead.
             self._running = False
 
@@ -132,7 +132,7 @@ class Voice:
             return False
         try:
             logging.getLogger(LOGGER).log(level, "%s", message)
-        except Exception:  # noqa: S110 - a host's handler that raises is the host's affair
+        except BaseException:  # noqa: S110 - a host's handler that raises is the host's affair
             pass
         finally:
             writing.release()

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 # Seconds for the last lines of diagnostics, past the deadline of delivery.
 _LAST_WORDS = 0.25
+# Seconds between two signals to a main thread that has not heard the first.
+_AGAIN = 0.05
 
 
 class _Process:
@@ -42,6 +44,7 @@ class _Process:
         self.exiting = False
         self.known_to_multiprocessing = False
         self.terminated = threading.Event()
+        self.handed_on = threading.Event()
 
 
 _process = _Process()
@@ -116,6 +119,7 @@ def _after_fork_in_child() -> None:
     diagnostics.forget_inherited()
     _process.exiting = False
     _process.terminated = threading.Event()
+    _process.handed_on = threading.Event()
     for sender, _ in _senders():
         sender.reset_after_fork()
     for hook in _process.fork_hooks:
@@ -189,6 +193,7 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001 -
     # This interrupts the main thread anywhere, perhaps within a lock of ours:
     # the work is another thread's, and this one goes on with what it was at.
     if _process.terminated.is_set():
+        _process.handed_on.set()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTERM)
         return
@@ -202,7 +207,11 @@ def _terminate() -> None:
     _finish_all(lambda sender, seconds: sender.finish(seconds))
     _process.terminated.set()
     # Once more, and to the main thread: only there can the handler be taken away.
-    signal.pthread_kill(_main_thread_id(), signal.SIGTERM)
+    # And again until it is: a signal that comes just before a system call that
+    # blocks does not interrupt it.
+    while not _process.handed_on.is_set():
+        signal.pthread_kill(_main_thread_id(), signal.SIGTERM)
+        _process.handed_on.wait(_AGAIN)
 
 
 def _main_thread_id() -> int:

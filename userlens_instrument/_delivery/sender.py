@@ -9,6 +9,7 @@ appends to the buffer's inbox, and rings the bell if a worker sleeps.
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections import deque
 from contextlib import contextmanager, suppress
@@ -124,6 +125,7 @@ class Sender:
         self._barriers: list[_Barrier] = []
         self._losses: deque[Loss] = deque()
         self._told = threading.Event()
+        self._telling = threading.Lock()
         self._threads = 0
         self._sleeping = 0
         # Read by log calls without the lock: whether a ring would be of use.
@@ -312,15 +314,21 @@ class Sender:
 
     def _spawn(self) -> None:
         """Start the worker that `_threads` already counts, if the interpreter lets us."""
+        thread = threading.Thread(target=self._work, name="userlens-sender", daemon=True)
         try:
-            threading.Thread(target=self._work, name="userlens-sender", daemon=True).start()
-        except RuntimeError:
+            thread.start()
+        except BaseException as error:
             # No thread is to be had: at the interpreter's exit (3.12 and
             # later), or because the machine is full. A flush delivers by
-            # itself, and the next event tries again.
-            with self._lock:
-                self._threads -= 1
-                self._call = True
+            # itself, and the next event tries again. Or a signal handler raised
+            # (a task's time limit): that goes on, but not with a thread counted
+            # that there is not.
+            if thread.ident is None:
+                with self._lock:
+                    self._threads -= 1
+                    self._call = True
+            if not isinstance(error, Exception):
+                raise
 
     def _work(self) -> None:
         mark_own_thread()
@@ -330,7 +338,7 @@ class Sender:
             # in the child this is not a worker any more.
             while self._lock is lock and self._work_once():
                 pass
-        except Exception as error:
+        except BaseException as error:
             # Nothing in there raises; if it does (MemoryError), this worker
             # ends, and the next event starts another.
             with lock:
@@ -340,15 +348,17 @@ class Sender:
 
     def _work_once(self) -> bool:
         """Send one event, or sleep until there may be one; return False to end this worker."""
+        # Before an event is taken: on_error may hang, and would hang on to it.
+        self._report_losses()
         with self._lock:
             found = self.step()
             spare = isinstance(found, Attempt) and self._wants_spare()
             if not isinstance(found, Attempt) and not self._fall_asleep():
                 return True
-        self._report_losses()
         if not isinstance(found, Attempt):
             goes_on = self._sleep(found)
-            self._report_losses()
+            if not goes_on:
+                self._report_losses()
             return goes_on
         if spare:
             self._spawn()
@@ -421,17 +431,22 @@ class Sender:
     def _report_losses(self) -> None:
         """Tell `Settings.on_error`, on a thread of ours; whatever it does is its own affair."""
         on_error = self._settings.on_error
-        if on_error is None:
+        # One at a time: if it hangs, it holds up one worker and not all of them.
+        if on_error is None or not self._telling.acquire(blocking=False):
             return
-        with suppress(IndexError):  # none left; several workers may be at it
-            while True:
-                loss = self._losses.popleft()
-                try:
-                    on_error(loss)
-                except Exception as error:
-                    kind = type(error).__name__
-                    self._say("on_error", f"on_error raised {kind}, which is ignored")
-        self._told.set()
+        try:
+            while self._losses:
+                self._tell(on_error, self._losses.popleft())
+            self._told.set()
+        finally:
+            self._telling.release()
+
+    def _tell(self, on_error: Callable[[Loss], object], loss: Loss) -> None:
+        try:
+            on_error(loss)
+        except BaseException as error:
+            kind = type(error).__name__
+            self._say("on_error", f"on_error raised {kind}, which is ignored")
 
     # ------------------------------------------------------------ flush and close
 
@@ -453,7 +468,8 @@ class Sender:
         if barrier is None:
             return False
         try:
-            if not barrier.done.is_set() and not self.start():
+            # When the interpreter is taken down, threads are frozen where they are.
+            if not barrier.done.is_set() and (sys.is_finalizing() or not self.start()):
                 self._deliver_inline(barrier, deadline)
             return barrier.done.wait(max(0.0, deadline - self._clock.monotonic()))
         finally:
@@ -490,8 +506,8 @@ class Sender:
                 left = deadline - self._clock.monotonic()
                 if left <= 0:
                     return
-                with self._lock:
-                    found = self.step()
+                with self._locked(left) as locked:
+                    found = self.step() if locked else left
                 if isinstance(found, Attempt):
                     self._attempt(found, timeout=left)
                 else:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # A tally longer than this is folded by whoever adds to it, so that it does not
 # grow while nobody asks.
 _FOLD_AT = 1_024
+# Seconds to wait for a fold, which takes microseconds.
+_PATIENCE = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +110,13 @@ class Ledger:
 
     def read(self) -> Counter[tuple[str, str]]:
         """Return all counts: how many of what, for which reason."""
-        with self._lock:
-            self._fold()
-            return self._counts.copy()
+        # Bounded: a signal handler that asks may have interrupted the very fold.
+        if self._lock.acquire(timeout=_PATIENCE):
+            try:
+                self._fold()
+            finally:
+                self._lock.release()
+        return self._counts.copy()
 
 
 def make_stats(

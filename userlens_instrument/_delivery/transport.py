@@ -14,6 +14,7 @@ import base64
 import encodings.idna  # noqa: F401
 import http.client
 import io
+import logging
 import os
 import queue
 import ssl
@@ -42,6 +43,7 @@ from urllib3.exceptions import (
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from userlens_instrument._core.outcome import Answer, Failure
+from userlens_instrument._delivery.threads import is_own_thread
 from userlens_instrument._version import __version__
 
 
@@ -54,6 +56,18 @@ if TYPE_CHECKING:
 # An answer says "ok" or why not, in a line. More is left unread: the body may
 # be a gigabyte, or a bomb that unpacks to one (nothing here unpacks).
 _MOST_READ = 4_096
+
+
+def _not_on_our_threads(record: logging.LogRecord) -> bool:  # noqa: ARG001 - logging's call
+    return not is_own_thread()
+
+
+# What urllib3 logs for a request of ours would go through the host's handlers
+# on a sender thread: one that is slow, or waits for a flush, would hold up
+# delivery. The host's own requests are logged as ever. A logger's filters do not
+# see its children's records, hence each by its name.
+for _name in ("connection", "connectionpool", "poolmanager", "response", "util.retry"):
+    logging.getLogger(f"urllib3.{_name}").addFilter(_not_on_our_threads)
 
 
 class _Exchange(threading.local):
