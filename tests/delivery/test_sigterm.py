@@ -164,6 +164,9 @@ def test_the_second_signal_is_the_default(make_client, server, monkeypatch):
         assert signal.SIG_DFL is signal.getsignal(signal.SIGTERM)
         assert ["Event"] == [event["event"] for event in server.events]
     finally:
+        for thread in threading.enumerate():
+            if thread.name == "userlens-sigterm":
+                thread.join(PATIENCE)
         signal.signal(signal.SIGTERM, before)
         lifecycle._process.terminated.clear()
         lifecycle._process.handed_on.clear()

@@ -209,9 +209,10 @@ def _terminate() -> None:
     # Once more, and to the main thread: only there can the handler be taken away.
     # And again until it is: a signal that comes just before a system call that
     # blocks does not interrupt it.
-    while not _process.handed_on.is_set():
+    heard = False
+    while not heard:
         signal.pthread_kill(_main_thread_id(), signal.SIGTERM)
-        _process.handed_on.wait(_AGAIN)
+        heard = _process.handed_on.wait(_AGAIN)
 
 
 def _main_thread_id() -> int:
