@@ -631,3 +631,23 @@ def test_statistics_outlive_a_client_that_is_configured_again(server):
         assert userlens.shutdown(PATIENCE)
 
     assert 3 == userlens.stats().delivered
+
+
+def test_a_signal_handler_that_raises_while_a_thread_starts(make_client, server, monkeypatch):
+    """The exception goes on to the application; the thread that has started stays counted."""
+    client = make_client()
+    start = threading.Thread.start
+
+    def interrupted(self):
+        start(self)
+        if threading.current_thread() is threading.main_thread():  # where handlers run
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.track("u1", "Event")
+    client.track("u1", "Event")
+
+    assert client.flush(PATIENCE)
+    assert 2 == client.stats().delivered
