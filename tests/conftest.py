@@ -10,6 +10,7 @@ import forkable  # noqa: F401 - its hooks come before those of the package, impo
 import pytest
 import structlog
 from helpers import WRITE_CODE, ScriptedServer
+from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from userlens_instrument import Settings
@@ -19,8 +20,10 @@ from userlens_instrument.client import Client
 from userlens_instrument.testing import CapturingTransport
 
 
-# No deadline: this machine may be busy, and no test here is about time.
-hypothesis_settings.register_profile("house", deadline=None, derandomize=True)
+# No deadline, and slow input is fine: this machine may be busy, and no test here is about time.
+hypothesis_settings.register_profile(
+    "house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 hypothesis_settings.load_profile("house")
 
 
