@@ -109,7 +109,7 @@ def test_a_deadline_of_nothing_is_kept(silent):
 
 def test_on_error_that_hangs_does_not_hold_the_exit_up():
     """An on_error that never returns costs the exit nothing past the deadline."""
-    process, report = run_in_time(
+    process, _ = run_in_time(
         0.5,
         """
 import threading
@@ -131,7 +131,7 @@ end()
 
 def test_a_host_handler_that_hangs_on_our_line_does_not_hold_the_exit_up():
     """A handler of the application that never returns from our line does not keep us waiting."""
-    process, report = run_in_time(
+    process, _ = run_in_time(
         0.5,
         """
 import threading
@@ -332,7 +332,7 @@ def test_the_exit_status_is_the_programs_own(server, ending, status, says):
 
 def test_several_clients_share_the_deadline(silent):
     """Clients are finished side by side: two that hang cost one deadline, and say so each."""
-    process, report = run_in_time(
+    process, _ = run_in_time(
         0.5,
         """
 attach()
