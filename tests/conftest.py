@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import queue
+import sys
 
 import forkable  # noqa: F401 - its hooks come before those of the package, imported below
 import pytest
@@ -86,10 +88,23 @@ def client(make_client, transport):
     return make_client(transport=transport)
 
 
+class Lines(queue.Queue):
+    """A queue that shows where every thread is, if the line that a test waits for does not come."""
+
+    def get(self, block=True, timeout=None):
+        try:
+            return super().get(block, timeout)
+        except queue.Empty:
+            faulthandler.dump_traceback(sys.__stderr__)
+            logger, voice = logging.getLogger("userlens_instrument"), diagnostics.voice
+            state = (logger.disabled, logger.level, logger.handlers, vars(voice))
+            raise AssertionError(f"no line; {state}") from None
+
+
 @pytest.fixture
 def diagnostics_lines():
     """Return a queue that gets each line of diagnostics, as (level name, text)."""
-    lines = queue.Queue()
+    lines = Lines()
 
     class Catcher(logging.Handler):
         def emit(self, record):
