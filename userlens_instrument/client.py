@@ -8,10 +8,10 @@ configured alike share it, and a reload of the logging config finds it again.
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 import time
-from collections import deque
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -40,9 +40,8 @@ if TYPE_CHECKING:
     from userlens_instrument.typing import Clock, Transport
 
 
-# Tagged records whose second entrance is still recognised. A record that waits
-# behind a QueueHandler while this many others pass is the bound's worst case.
-_MOST_REMEMBERED = 8_192
+# Tagged records that are remembered before those that are gone are looked for.
+_SWEEP = 256
 
 # Frames of these are between a log call and us; the one before is the call site.
 _BETWEEN = ("structlog", "userlens_instrument", "logging")
@@ -51,34 +50,61 @@ _DEMO = "userlens_instrument.cli.demo"
 
 class OnceGuard:
     """
-    Recognises a record at its second entrance.
+    Recognises a record at its second entrance, however much later that is.
 
     By the identity of an object that is made new for each record and that every
     copy of the record shares. Nothing is written on the record: other handlers
     would print it. The guard keeps what it has seen alive, so that an identity
-    cannot come to mean another object.
+    cannot come to mean another object; and forgets it once nobody else has it,
+    because then no copy of the record is left that could come.
     """
 
-    __slots__ = ("_order", "_seen")
+    __slots__ = ("_most", "_seen")
 
     def __init__(self) -> None:
         """Start with nothing seen."""
         self._seen: dict[int, tuple[object]] = {}
-        self._order: deque[int] = deque()
+        self._most: float = _SWEEP
+
+    def __len__(self) -> int:
+        """Return how many are remembered: those that somebody holds, and a few."""
+        return len(self._seen)
 
     def claim(self, token: object) -> bool:
         """Return whether *token* is seen for the first time. Atomic, without a lock."""
         mine = (token,)
         if self._seen.setdefault(id(token), mine) is not mine:
             return False
-        self._order.append(id(token))
-        if len(self._order) > _MOST_REMEMBERED:
-            self._seen.pop(self._order.popleft(), None)
+        if len(self._seen) > self._most:
+            self._sweep()
         return True
 
     def has_seen(self, *tokens: object) -> bool:
         """Return whether any of *tokens* has been claimed."""
         return any(id(token) in self._seen for token in tokens)
+
+    def _sweep(self) -> None:
+        """Forget what nobody else holds. Callable from any thread, and within itself."""
+        seen = self._seen
+        self._most = math.inf  # one at a time is enough; two at a time do no harm
+        try:
+            for key in list(seen):
+                entry = seen.get(key)
+                # What nobody else holds, nobody else can get hold of meanwhile.
+                if entry is not None and _references(entry) <= _ALONE:
+                    seen.pop(key, None)
+        finally:
+            # Twice what had to stay: the cost of each record is the same
+            # however many are held.
+            self._most = max(_SWEEP, 2 * len(seen))
+
+
+def _references(entry: tuple[object]) -> int:
+    return sys.getrefcount(entry[0])
+
+
+# What `_references` returns for an object that only its entry holds.
+_ALONE = _references((object(),))
 
 
 class DryRun:

@@ -6,6 +6,7 @@ import itertools
 import logging
 import logging.handlers
 import queue
+import threading
 
 import pytest
 import structlog
@@ -199,15 +200,58 @@ def test_a_frozen_clock_does_not_make_records_equal(client, transport, monkeypat
     assert 3 == len(transport.events)
 
 
-def test_the_guard_is_bounded_and_forgets_the_oldest():
-    """The guard remembers a bounded number of records, the newest."""
-    guard = OnceGuard()
-    tokens = [float(number) for number in range(10_000)]
-    assert all(guard.claim(token) for token in tokens)
+@pytest.mark.parametrize("held", [1_000, 20_000])
+def test_records_that_are_held_back_are_recognised_however_many(client, transport, held):
+    """A MemoryHandler before one handler, and another beside it: each record is one event."""
+    log = logging.getLogger("once.held")
+    log.propagate = False
+    log.setLevel(logging.INFO)
+    memory = logging.handlers.MemoryHandler(held, target=UserlensHandler(client=client))
+    log.handlers[:] = [UserlensHandler(client=client), memory]
+    for _ in range(held):
+        log.info("E", extra={"userlens_event": True, **FIELDS})
 
-    assert not guard.claim(tokens[-1])
-    assert guard.claim(tokens[0])
-    assert len(guard._seen) == len(guard._order) <= 8_192
+    assert not memory.buffer
+    assert held == client.stats().duplicates
+    assert held == client.stats().accepted
+
+
+def test_the_guard_remembers_what_is_held_and_little_else():
+    """What nobody holds is forgotten; its place in memory may be another record's."""
+    guard = OnceGuard()
+    held = [float(number) for number in range(1_000)]
+    assert all(guard.claim(token) for token in held)
+    for number in range(10_000):
+        assert guard.claim(float(number))
+        assert len(guard) <= 2 * (len(held) + 256)
+
+    assert not any(guard.claim(token) for token in held)
+    held.clear()
+    for number in range(3_000):
+        assert guard.claim(float(number))
+    assert len(guard) <= 257
+
+
+def test_the_guard_is_one_for_threads_that_claim_and_sweep_at_once():
+    """Of the threads that bring a record, one claims it; whatever is swept meanwhile."""
+    guard = OnceGuard()
+    together = threading.Barrier(4)
+    shared = [float(number) for number in range(20_000)]
+    won = [0, 0, 0, 0]
+
+    def bring(which):
+        together.wait(PATIENCE)
+        for token in shared:
+            won[which] += guard.claim(token)
+            guard.claim(-token - 1.0)  # nobody else's: there to be swept
+
+    threads = [threading.Thread(target=bring, args=(which,)) for which in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+
+    assert len(shared) == sum(won)
 
 
 def test_what_is_not_sent_twice_is_counted(client, transport):
