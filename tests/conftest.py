@@ -46,6 +46,8 @@ def fresh_process(monkeypatch):
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.disable(disabled)
+    for logger in list(logging.root.manager.loggerDict.values()):
+        logger.disabled = False  # a dictConfig disables those it does not name
 
 
 @pytest.fixture

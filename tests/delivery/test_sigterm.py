@@ -14,7 +14,7 @@ from userlens_instrument._delivery import lifecycle
 
 
 START = """
-import logging, signal, sys, threading, time
+import logging, os, signal, sys, threading, time
 import userlens_instrument as userlens
 {before}
 client = userlens.configure({settings})
@@ -108,13 +108,13 @@ def test_a_main_thread_that_holds_our_lock_costs_the_deadline(server):
 
 def test_an_applications_own_handler_stays(server):
     """Where somebody else handles SIGTERM we do not, and one line says so."""
-    before = "signal.signal(signal.SIGTERM, lambda *a: (print('mine', flush=True), sys.exit(7)))"
+    before = "signal.signal(signal.SIGTERM, lambda *a: (os.write(1, b'mine'), sys.exit(7)))"
     with start(server, settings="flush_on_sigterm=True", before=before) as program:
         program.wait_for("ready")
         program.send_signal(signal.SIGTERM)
         status, out, error = program.finish()
 
-    assert (7, True) == (status, "mine" in out)
+    assert (7, True) == (status, "mine" in out), error
     assert "flush_on_sigterm has no effect: the application handles SIGTERM itself" in error
     assert 5 == len(server.events), "the exit hook delivers"
 
