@@ -35,6 +35,7 @@ LAYERS = [
     [
         "_delivery.clock",
         "_delivery.threads",
+        "_delivery.errands",
         "_delivery.stats",
         "_delivery.diagnostics",
         "_delivery.buffer",

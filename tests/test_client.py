@@ -363,7 +363,7 @@ def test_a_voice_remembers_a_bounded_number_of_kinds(diagnostics_lines):
     voice = Voice(FakeClock())
     for number in range(5_000):
         voice.say(f"kind {number}", "line")
-    held = voice._lines.qsize()
+    held = len(voice._lines)
     voice.drain(PATIENCE)
 
     assert len(voice._last) <= 1_024
@@ -406,51 +406,6 @@ def test_a_capturing_transport_answers_as_told():
     answers = CapturingTransport(lambda body: userlens.testing.Answer(status=400))
 
     assert 400 == answers.send("/event", b"{}").status
-
-
-class Scripted:
-    """A queue of lines that answers as a race would have it."""
-
-    def __init__(self, *answers):
-        self.answers = list(answers)
-
-    def get(self, timeout):
-        answer = self.answers.pop(0)
-        if answer is None:
-            raise queue.Empty
-        return answer
-
-    def empty(self):
-        return not self.answers
-
-
-def test_a_line_that_comes_as_the_voice_falls_silent_is_written(diagnostics_lines):
-    """Between the last look and the end of its thread nothing is lost."""
-    voice = Voice(FakeClock())
-    voice._lines = Scripted(None, (logging.WARNING, "in between"), None)
-    thread = threading.Thread(target=voice._run)
-    thread.start()
-    thread.join(PATIENCE)
-
-    assert "in between" == diagnostics_lines.get(timeout=PATIENCE)[1]
-    assert not voice._running
-
-
-def test_a_voice_that_was_started_afresh_lets_its_old_thread_go():
-    """In a fork on the voice's own thread, that thread is not the voice's any more."""
-    voice = Voice(FakeClock())
-
-    class Replaced(Scripted):
-        def get(self, timeout):
-            voice.__init__(FakeClock())
-            raise queue.Empty
-
-    voice._lines = Replaced()
-    thread = threading.Thread(target=voice._run)
-    thread.start()
-    thread.join(PATIENCE)
-
-    assert not thread.is_alive()
 
 
 # ---------------------------------------------------------------- the sender's corners
@@ -563,8 +518,8 @@ def test_what_is_logged_on_our_own_threads_is_counted_not_sent(client, transport
     assert ([], {"own_thread": 2}) == (transport.events, client.stats().invalid)
 
 
-def test_an_on_error_that_hangs_holds_up_one_worker(make_client, server):
-    """The other workers deliver what is good."""
+def test_an_on_error_that_hangs_holds_up_nothing(make_client, server):
+    """Delivery goes on, even with one worker; the losses wait, a bounded number of them."""
     release, hangs = threading.Event(), threading.Event()
 
     def on_error(loss):
@@ -572,8 +527,8 @@ def test_an_on_error_that_hangs_holds_up_one_worker(make_client, server):
         release.wait(PATIENCE)
 
     server.script = lambda request: Reply(status=400 if request.json["event"] == "Bad" else 200)
-    client = make_client(on_error=on_error, max_workers=2)
-    for number in range(4):
+    client = make_client(on_error=on_error, max_workers=1)
+    for number in range(400):
         client.track(f"u{number}", "Bad")
     assert hangs.wait(PATIENCE)
     for number in range(20):
@@ -581,7 +536,39 @@ def test_an_on_error_that_hangs_holds_up_one_worker(make_client, server):
 
     assert client.flush(PATIENCE)
     assert 20 == client.stats().delivered
+    assert {"rejected": 400} == client.stats().refused
+    assert len(client.sender._losses) <= 256
     release.set()
+
+
+def test_close_waits_for_on_error(make_client, server):
+    """What was refused a moment ago is told before the program ends, if there is time."""
+    losses = []
+
+    def on_error(loss):
+        while not client.closed:  # it is at it when the end comes
+            pass
+        losses.append(loss.reason)
+
+    server.script = lambda request: Reply(status=400)
+    client = make_client(on_error=on_error)
+    for number in range(4):
+        client.track(f"u{number}", "Bad")
+
+    assert client.close(PATIENCE)
+    assert ["rejected"] * 4 == losses
+
+
+def test_on_error_may_close_the_client(make_client, server):
+    """It does not wait for itself."""
+    results = []
+    server.script = lambda request: Reply(status=400)
+    client = make_client(on_error=lambda loss: results.append(client.close(PATIENCE)))
+    client.track("u1", "Bad")
+
+    assert client.flush(PATIENCE)
+    assert client.close(PATIENCE)
+    assert [True] == results
 
 
 def test_a_thread_that_fails_to_start_is_not_counted(make_client, server, monkeypatch):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import random
 import sys
 import threading
-from collections import deque
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from userlens_instrument._core.outcome import Answer, Failure, Waits
 from userlens_instrument._core.schedule import Attempt, Held, Policy, Schedule, Settled
 from userlens_instrument._delivery.buffer import Buffer
+from userlens_instrument._delivery.errands import Errands
 from userlens_instrument._delivery.stats import Ledger, Stats, make_stats
 from userlens_instrument._delivery.threads import is_own_thread, lent_thread, mark_own_thread
 from userlens_instrument.events import Loss
@@ -103,6 +103,7 @@ class Sender:
         self._draw = draw
         self._drop_oldest = settings.overflow == "drop_oldest"
         self._policy = _policy(settings)
+        self._losses = Errands("userlens-on-error", self._tell)
         self.reset()
 
     def reset(self) -> None:
@@ -123,9 +124,7 @@ class Sender:
         )
         self._schedule = Schedule(self._policy)
         self._barriers: list[_Barrier] = []
-        self._losses: deque[Loss] = deque()
-        self._told = threading.Event()
-        self._telling = threading.Lock()
+        self._losses.reset()
         self._threads = 0
         self._sleeping = 0
         # Read by log calls without the lock: whether a ring would be of use.
@@ -198,9 +197,8 @@ class Sender:
         self._note_loss(Loss(reason=reason, problem=problem, body=payload.body))
 
     def _note_loss(self, loss: Loss, *, at_exit: bool = False) -> None:
-        waiting = len(self._losses)
-        if self._settings.on_error is not None and (waiting < _MOST_LOSSES or at_exit):
-            self._losses.append(loss)
+        if self._settings.on_error is not None and (len(self._losses) < _MOST_LOSSES or at_exit):
+            self._losses.put(loss)
 
     # ------------------------------------------------------------ under the lock
 
@@ -334,8 +332,8 @@ class Sender:
         mark_own_thread()
         lock = self._lock
         try:
-            # A fork on this very thread (by on_error, say) replaces the lock:
-            # in the child this is not a worker any more.
+            # A fork on this very thread (by an object that is collected there,
+            # say) replaces the lock: in the child this is not a worker any more.
             while self._lock is lock and self._work_once():
                 pass
         except BaseException as error:
@@ -348,18 +346,13 @@ class Sender:
 
     def _work_once(self) -> bool:
         """Send one event, or sleep until there may be one; return False to end this worker."""
-        # Before an event is taken: on_error may hang, and would hang on to it.
-        self._report_losses()
         with self._lock:
             found = self.step()
             spare = isinstance(found, Attempt) and self._wants_spare()
             if not isinstance(found, Attempt) and not self._fall_asleep():
                 return True
         if not isinstance(found, Attempt):
-            goes_on = self._sleep(found)
-            if not goes_on:
-                self._report_losses()
-            return goes_on
+            return self._sleep(found)
         if spare:
             self._spawn()
         self._attempt(found)
@@ -428,20 +421,10 @@ class Sender:
             kind = attempt.held.payload.kind
             self._say(None, f"debug: a {kind} of {len(attempt.held.payload.body)} bytes: {what}")
 
-    def _report_losses(self) -> None:
-        """Tell `Settings.on_error`, on a thread of ours; whatever it does is its own affair."""
+    def _tell(self, loss: Loss) -> None:
+        """Call `Settings.on_error`, whatever it does: on a thread where nothing waits for it."""
         on_error = self._settings.on_error
-        # One at a time: if it hangs, it holds up one worker and not all of them.
-        if on_error is None or not self._telling.acquire(blocking=False):
-            return
-        try:
-            while self._losses:
-                self._tell(on_error, self._losses.popleft())
-            self._told.set()
-        finally:
-            self._telling.release()
-
-    def _tell(self, on_error: Callable[[Loss], object], loss: Loss) -> None:
+        assert on_error is not None  # noqa: S101 - or there would be nothing to tell
         try:
             on_error(loss)
         except BaseException as error:
@@ -512,7 +495,6 @@ class Sender:
                     self._attempt(found, timeout=left)
                 else:
                     nap.wait(left if found is None else min(left, found))
-            self._report_losses()
 
     def hurry(self) -> None:
         """Give what waits for a retry one more try at once."""
@@ -537,16 +519,15 @@ class Sender:
         """
         deadline = self._clock.monotonic() + timeout
         self.hurry()
-        if self.flush(timeout):
-            return True
-        left = self._abandon()
+        left = 0 if self.flush(timeout) else self._abandon()
         if left:
             # Limited, for the exit hooks that log one event after the other.
             self._say(
                 f"shutdown {id(self)}",
                 f"{left} events could not be delivered in time and are lost",
             )
-            self._tell_losses(max(_LAST_WORDS, deadline - self._clock.monotonic()))
+        if not is_own_thread():  # it may be on_error that closes
+            self._losses.finish(max(_LAST_WORDS, deadline - self._clock.monotonic()))
         return left == 0
 
     def _abandon(self) -> int | None:
@@ -565,18 +546,6 @@ class Sender:
         for barrier in list(self._barriers):
             barrier.done.set()
         return len(left)
-
-    def _tell_losses(self, timeout: float) -> None:
-        """Have on_error called; on a worker, because it may hang and an exit must not."""
-        if not self._losses:
-            return
-        self._told.clear()
-        self._wake_all()
-        if self._threads:
-            self._told.wait(timeout)
-        else:
-            with lent_thread():
-                self._report_losses()
 
     def close(self, timeout: float) -> bool:
         """Deliver what is held, take no more, let threads and connections go; see `finish`."""

@@ -1,0 +1,129 @@
+"""
+Calls into the application, one after the other, on a thread that is there while they last.
+
+What the application gives us to call (its logging handlers, its ``on_error``)
+may hang, raise, or hold any lock: neither a log call nor a sender can wait for
+it. The thread starts when there is something to do, and ends when there is not.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from userlens_instrument._delivery.threads import lent_thread, mark_own_thread
+
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+T = TypeVar("T")
+
+# Idle seconds after which the thread ends.
+_IDLE = 1.0
+
+
+class Errands(Generic[T]):
+    """
+    Does *act* with each item that is `put`, in order.
+
+    Args:
+        name: The thread's.
+        act: What to do; whatever it raises is dropped.
+    """
+
+    def __init__(self, name: str, act: Callable[[T], object]) -> None:
+        """Start with nothing to do, and no thread."""
+        self._name = name
+        self._act = act
+        self.reset()
+
+    def reset(self) -> None:
+        """
+        Start afresh; in a forked child what waits is the parent's.
+
+        If the fork was made on this very thread, by what it called, it ends there.
+        """
+        # An event among the items is set when those before it are done.
+        self._items: SimpleQueue[T | threading.Event] = SimpleQueue()
+        self._running = False
+
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return self._items.qsize()
+
+    def put(self, item: T) -> None:
+        """Have *item* done soon. Never blocks and never raises an `Exception`."""
+        self._put(item)
+
+    def _put(self, item: T | threading.Event) -> None:
+        self._items.put(item)
+        if not self._running:
+            self._start()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        try:
+            self._running = True
+            thread.start()
+        except BaseException as error:
+            # The interpreter is on its way out, or the machine is full: the
+            # next item tries again, and the exit hook does it itself. Or a
+            # signal handler raised, which goes on; perhaps when it had started.
+            self._running = thread.ident is not None
+            if not isinstance(error, Exception):
+                raise
+
+    def _run(self) -> None:
+        mark_own_thread()
+        items = self._items
+        while self._items is items:
+            try:
+                item = items.get(timeout=_IDLE)
+            except Empty:
+                if self._items is not items:  # started afresh; this thread is of before
+                    return
+                self._running = False
+                # What came between the time-out and the line above started no
+                # thread; go on in its place.
+                if items.empty():
+                    return
+                self._running = True
+                continue
+            self._do(item)
+
+    def _do(self, item: T | threading.Event) -> None:
+        if isinstance(item, threading.Event):
+            item.set()
+            return
+        # Whatever it raises, SystemExit included, is the application's affair.
+        with suppress(BaseException):
+            self._act(item)
+
+    def finish(self, timeout: float) -> bool:
+        """
+        Wait until what was put before is done; return whether it is.
+
+        Where no thread is to be had (3.12 at exit) it is done here.
+
+        Args:
+            timeout: Longest wait for the thread, in seconds.
+        """
+        if not self._running and self._items.empty():
+            return True
+        done = threading.Event()
+        self._put(done)
+        if self._running:
+            return done.wait(timeout)
+        with lent_thread():
+            self.do_here()
+        return True
+
+    def do_here(self) -> None:
+        """Do what waits on the calling thread, one item at a time."""
+        with suppress(Empty):
+            while True:
+                self._do(self._items.get_nowait())
