@@ -26,7 +26,7 @@ from userlens_instrument._delivery.sender import Sender
 from userlens_instrument._delivery.stats import Stats
 from userlens_instrument.events import Event, Group, Identify, Track
 from userlens_instrument.exceptions import InvalidEventError, SettingsError
-from userlens_instrument.settings import Settings
+from userlens_instrument.settings import Settings, misspelled_variables
 
 
 if TYPE_CHECKING:
@@ -154,6 +154,8 @@ class Client:
         lifecycle.register(self.sender, settings.shutdown_timeout)
         if settings.flush_on_sigterm:
             lifecycle.flush_on_sigterm()
+        for name, near in misspelled_variables():
+            voice.say(f"variable {name}", f"{name} is not a setting, and ignored: {near} is one")
         if self._mute == "no_write_code":
             voice.say(
                 "no write code",

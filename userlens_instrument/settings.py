@@ -178,6 +178,22 @@ class Settings:
         return replace(self, **changes)
 
 
+def misspelled_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+    """
+    Return variables that are nearly a setting's, each with the one that may have been meant.
+
+    Not an error: the prefix is not ours alone, and an application's own
+    ``USERLENS_TEAM_CHANNEL`` must not keep it from starting.
+    """
+    known = [ENVIRONMENT_PREFIX + item.name.upper() for item in fields(Settings)]
+    found = []
+    for name in os.environ if environ is None else environ:
+        if name.upper().startswith(ENVIRONMENT_PREFIX) and name not in known:
+            near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
+            found += [(name, near[0])] if near else []
+    return found
+
+
 def _unknown(name: object, names: list[str]) -> SettingsError:
     # Echoed only where it is nearly a setting's name: somebody may have put
     # the write code where a name belongs.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from values import VALUES
 
 from userlens_instrument.exceptions import SettingsError
-from userlens_instrument.settings import Settings
+from userlens_instrument.settings import Settings, misspelled_variables
 
 
 FIELDS = [field.name for field in dataclasses.fields(Settings)]
@@ -751,3 +751,27 @@ def test_any_value(name, value):
     elif name != "on_error":
         settings = Settings(**{name: value})
         assert {settings} == {settings.evolve()}
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("USERLENS_WRITECODE", "USERLENS_WRITE_CODE"),
+        ("USERLENS_MAX_WORKER", "USERLENS_MAX_WORKERS"),
+        ("userlens_write_code", "USERLENS_WRITE_CODE"),
+        ("USERLENS_EVENT_URL", "USERLENS_EVENTS_URL"),
+    ],
+)
+def test_a_misspelled_variable_is_found(name, near):
+    assert [(name, near)] == misspelled_variables({name: "secret", "HOME": "/"})
+
+
+@pytest.mark.parametrize("name", ["USERLENS_TEAM_CHANNEL", "USERLENS_", "WRITE_CODE", "USERLENSX"])
+def test_a_variable_that_is_somebody_elses_is_let_be(name):
+    assert [] == misspelled_variables({name: "x"})
+
+
+def test_no_setting_is_another_misspelled():
+    known = {f"USERLENS_{item.name.upper()}": "x" for item in dataclasses.fields(Settings)}
+
+    assert [] == misspelled_variables(known)

@@ -441,6 +441,16 @@ def test_a_wrong_environment_is_one_line_and_a_client_that_drops(monkeypatch, di
     assert ("ERROR", True) == (level, "max_workers (from USERLENS_MAX_WORKERS)" in line)
 
 
+def test_a_misspelled_variable_is_one_line_without_its_value(monkeypatch, diagnostics_lines):
+    """The typo in the deployment is named, and what may have been meant."""
+    monkeypatch.setenv("USERLENS_WRITECODE", "wc-secret")
+    attach(UserlensHandler()).info("E", extra={"userlens_event": True, "user_id": "u1"})
+
+    lines = {diagnostics_lines.get(timeout=PATIENCE)[1] for _ in range(2)}
+    assert "USERLENS_WRITECODE is not a setting, and ignored: USERLENS_WRITE_CODE is one" in lines
+    assert not any("wc-secret" in line for line in lines)
+
+
 def test_a_missing_write_code_is_said_once(diagnostics_lines):
     """Without a write code: one warning, then a no-op that counts."""
     log = attach(UserlensHandler())
