@@ -546,6 +546,22 @@ def test_hurry():
     assert 1000.0 == desk.now
 
 
+def test_hurry_keeps_a_lane_to_what_the_server_asked_for():
+    """
+    A wait of one user's that the server asked for is kept to; the others' are cut short.
+    """
+    desk = Desk()
+    desk.add("a", "b", "c", "c")
+    desk.send(ERROR)
+    desk.send(Answer(status=500, retry_after="70"))
+    desk.send(OK)
+
+    desk.schedule.hurry(desk.now)
+
+    assert [("c", 4), ("a", 1), ("b", 2)] == desk.drain()
+    assert 1070.0 == desk.now
+
+
 def test_hurry_opens_no_gate():
     """
     A sender that closes cuts our own guess short, with one probe, and not what was asked of us.

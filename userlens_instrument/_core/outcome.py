@@ -92,10 +92,12 @@ class RetryLater:
     Attributes:
         at: When, on the monotonic clock.
         free: Whether the attempt does not count: nothing can have been read.
+        stated: Whether the time is the server's wish; see `EndpointDown`.
     """
 
     at: float
     free: bool = False
+    stated: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,4 +192,4 @@ def classify(  # noqa: C901 - a table, one row a branch
         return EndpointDown(at=at, reason="unavailable", stated=wish is not None)
     if status is None and answer.failure in _NOBODY:
         return EndpointDown(at=at, reason="unavailable")
-    return RetryLater(at=at)
+    return RetryLater(at=at, stated=wish is not None)

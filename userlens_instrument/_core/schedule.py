@@ -167,7 +167,8 @@ class Schedule:
         self._ready: deque[Lane] = deque()
         # Lanes in it that `evict` has emptied.
         self._emptied = 0
-        self._waiting: list[tuple[float, int, Lane]] = []
+        # When, whose; and whether the server asked for it.
+        self._waiting: list[tuple[float, int, Lane, bool]] = []
         self._seq = 0
         self._delivered = 0
         # A dict that has lost its first entries walks over their graves each
@@ -310,7 +311,8 @@ class Schedule:
             self._suspects.add(lane.user_id)
             if attempt.probe or len(self._suspects) >= _SUSPECTS:
                 closed = self._close(
-                    attempt, EndpointDown(at=outcome.at, reason="unavailable", stated=False)
+                    attempt,
+                    EndpointDown(at=outcome.at, reason="unavailable", stated=outcome.stated),
                 )
         if lane.attempts == 0:
             lane.delivered_before = self._delivered
@@ -320,7 +322,9 @@ class Schedule:
             return Settled(finished=self._finish(lane), loss=loss, closed=closed)
         if isinstance(outcome, RetryLater) and self._probe_at is None:
             lane.state = _State.WAITING
-            heapq.heappush(self._waiting, (outcome.at, attempt.held.seq, lane))
+            heapq.heappush(
+                self._waiting, (outcome.at, attempt.held.seq, lane, outcome.stated)
+            )
         else:
             # The gate decides when; at the end of the line, so that the next
             # probe is another user's: one poisonous body cannot hold it shut.
@@ -385,8 +389,11 @@ class Schedule:
 
         What the server asked to wait for, or a wrong setting, is kept to.
         """
-        while self._waiting:
-            self._wake(heapq.heappop(self._waiting)[2])
+        for one in self._waiting:
+            if not one[3]:
+                self._wake(one[2])
+        self._waiting = [one for one in self._waiting if one[3]]
+        heapq.heapify(self._waiting)
         if self._probe_at is not None and not self._stated:
             self._probe_at = min(self._probe_at, now)
 
