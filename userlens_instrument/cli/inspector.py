@@ -30,6 +30,17 @@ _MAX_LINES: Final = 10_000
 # Names longer than this tell nothing more in a terminal.
 _MAX_NAME: Final = 60
 
+_EPILOG: Final = """\
+while it runs:
+  GET    /api/events   the newest events, each with its body, verdict and reason
+  GET    /api/stats    how many arrived, and what became of them
+  POST   /api/reset    forget them
+  POST   /api/faults   {"status": 503, "retry_after": "2", "count": 3}: how the
+                       next requests are answered; also delay, drop, location,
+                       accept, path, userId
+  DELETE /api/faults   answer as ever
+"""
+
 # How often to look up from waiting for a line, in seconds. A signal wakes the main thread at once,
 # nearly always: when two come together, Linux may run both C handlers on the server's thread, and
 # then the main thread sleeps on, though its Python handlers are due. On Windows it always does.
@@ -45,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Args:
         parser: The parser of the command.
     """
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
     parser.add_argument(
         "--host",
         default=_DEFAULT_HOST,
