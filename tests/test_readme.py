@@ -12,12 +12,16 @@ from pathlib import Path
 import pytest
 from helpers import WRITE_CODE, ScriptedServer, environment
 
-from userlens_instrument import Settings
+from userlens_instrument import Settings, Track
+from userlens_instrument._core.encode import Encoder
+from userlens_instrument._core.extract import normalize
+from userlens_instrument._delivery.stats import Stats
 
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text("utf-8")
 BLOCKS = re.findall(r"^(?:<!-- (\S+) -->\n)?```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+SETTINGS = TEXT.split("## Settings")[1].split("\n## ")[0]
 PYTHON = [code for _, language, code in BLOCKS if language == "python"]
 
 
@@ -94,9 +98,28 @@ def test_the_quickstarts_send_what_they_say(tmp_path):
     assert ["identify", "group", "track"] == [body["type"] for body in direct_sent]
 
 
+def test_the_table_of_statistics_has_every_one():
+    """What stats() returns is in the table, and nothing else."""
+    table = TEXT.split("| of `stats()` | |")[1].split("\n\n")[0]
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\|(.*?)\|", table, re.MULTILINE)))
+
+    assert {item.name for item in fields(Stats)} == set(named)
+
+
+def test_every_name_that_is_said_to_be_hidden_is():
+    """The names in the text are hidden, by themselves and within a longer one."""
+    text = TEXT.split("### What never leaves the process")[1].split("`redact=(")[0]
+    names = [name for name in re.findall(r"`([^`]+)`", text) if name.isprintable()][1:]
+    event = normalize(Track("u", "E", dict.fromkeys(names, "x")), default_time=0.0)
+    body = json.loads(Encoder(Settings()).encode(event).payload.body)
+
+    assert len(names) > 30
+    assert dict.fromkeys(names, "[redacted]") == body["properties"]
+
+
 def test_the_table_has_every_setting_with_its_default():
     """A setting that is missing from the table, or another default, fails here."""
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", TEXT.split("## Settings")[1], re.MULTILINE))
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", SETTINGS, re.MULTILINE))
     expected = {}
     for item in fields(Settings):
         default = item.default

@@ -763,15 +763,24 @@ def test_any_value(name, value):
     ],
 )
 def test_a_misspelled_variable_is_found(name, near):
+    """
+    The setting that may have been meant is named.
+    """
     assert [(name, near)] == misspelled_variables({name: "secret", "HOME": "/"})
 
 
 @pytest.mark.parametrize("name", ["USERLENS_TEAM_CHANNEL", "USERLENS_", "WRITE_CODE", "USERLENSX"])
 def test_a_variable_that_is_somebody_elses_is_let_be(name):
+    """
+    What is near to no setting is not ours to complain of.
+    """
     assert [] == misspelled_variables({name: "x"})
 
 
 def test_no_setting_is_another_misspelled():
+    """
+    A right variable is never taken for a wrong one.
+    """
     known = {f"USERLENS_{item.name.upper()}": "x" for item in dataclasses.fields(Settings)}
 
     assert [] == misspelled_variables(known)

@@ -322,9 +322,7 @@ class Schedule:
             return Settled(finished=self._finish(lane), loss=loss, closed=closed)
         if isinstance(outcome, RetryLater) and self._probe_at is None:
             lane.state = _State.WAITING
-            heapq.heappush(
-                self._waiting, (outcome.at, attempt.held.seq, lane, outcome.stated)
-            )
+            heapq.heappush(self._waiting, (outcome.at, attempt.held.seq, lane, outcome.stated))
         else:
             # The gate decides when; at the end of the line, so that the next
             # probe is another user's: one poisonous body cannot hold it shut.
