@@ -11,6 +11,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import structlog
@@ -389,6 +390,38 @@ def test_a_voice_with_a_host_handler_that_raises_goes_on(diagnostics_lines):
     assert ["first", "second"] == [diagnostics_lines.get(timeout=PATIENCE)[1] for _ in range(2)]
 
 
+def test_a_voice_whose_thread_does_not_run_writes_at_the_end_itself(diagnostics_lines, monkeypatch):
+    """As when the interpreter is taken down: the exit hook writes, if no handler has the thread."""
+    monkeypatch.setattr(threading.Thread, "start", lambda self: None)
+    voice = Voice(FakeClock())
+    voice.say(None, "last words")
+    voice.drain(0.01)
+
+    assert "last words" == diagnostics_lines.get(timeout=PATIENCE)[1]
+
+
+def test_a_voice_that_hangs_in_a_handler_is_not_joined_there(diagnostics_lines, monkeypatch):
+    """What a handler of the application holds up is given up at the end."""
+    monkeypatch.setattr(threading.Thread, "start", lambda self: None)
+    voice = Voice(FakeClock())
+    voice.say(None, "never written")
+    writing, release = threading.Event(), threading.Event()
+
+    def hang():
+        with voice._writing:
+            writing.set()
+            release.wait(PATIENCE)
+
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.undo()
+        pool.submit(hang)
+        assert writing.wait(PATIENCE)
+        voice.drain(0.01)
+        release.set()
+
+    assert diagnostics_lines.empty()
+
+
 def test_structlog_and_json_agree_on_what_arrives(client, transport):
     """What the processor captures is what a JSON log line of the same call says."""
     structlog.configure(
@@ -557,6 +590,32 @@ def test_close_waits_for_on_error(make_client, server):
 
     assert client.close(PATIENCE)
     assert ["rejected"] * 4 == losses
+
+
+def test_a_worker_calls_on_error_where_no_thread_can_start(make_client, monkeypatch):
+    """As at the exit of Python 3.12: one that hangs costs the worker, and not the exit."""
+    start = threading.Thread.start
+
+    def refuse(self):
+        if self.name == "userlens-on-error":
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    release, told = threading.Event(), queue.Queue()
+
+    def on_error(loss):
+        told.put(threading.current_thread().name)
+        release.wait(PATIENCE)
+
+    client = make_client(events_url=f"http://127.0.0.1:{closed_port()}", on_error=on_error)
+    client.track("u1", "Event")
+    while not client.stats().retried:
+        pass
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    assert not client.close(0.1)
+    assert "userlens-sender" == told.get(timeout=PATIENCE)
+    release.set()
 
 
 def test_on_error_may_close_the_client(make_client, server):

@@ -103,27 +103,25 @@ class Errands(Generic[T]):
         with suppress(BaseException):
             self._act(item)
 
-    def finish(self, timeout: float) -> bool:
+    def finish(self, timeout: float, instead: Callable[[], None] | None = None) -> bool:
         """
         Wait until what was put before is done; return whether it is.
 
-        Where no thread is to be had (3.12 at exit) it is done here.
-
         Args:
-            timeout: Longest wait for the thread, in seconds.
+            timeout: Longest wait for it, in seconds.
+            instead: Has `do_here` called where no thread is to be had (3.12 at exit);
+                on the calling thread, if absent.
         """
         if not self._running and self._items.empty():
             return True
         done = threading.Event()
         self._put(done)
-        if self._running:
-            return done.wait(timeout)
-        with lent_thread():
-            self.do_here()
-        return True
+        if not self._running:
+            (instead or self.do_here)()
+        return done.wait(timeout)
 
     def do_here(self) -> None:
-        """Do what waits on the calling thread, one item at a time."""
-        with suppress(Empty):
+        """Do what waits on the calling thread, one item after the other."""
+        with lent_thread(), suppress(Empty):
             while True:
                 self._do(self._items.get_nowait())

@@ -127,6 +127,8 @@ class Sender:
         self._losses.reset()
         self._threads = 0
         self._sleeping = 0
+        # Whether a worker is to call on_error: see `_lend_a_worker`.
+        self._lent = False
         # Read by log calls without the lock: whether a ring would be of use.
         self._call = True
         self._closed = False
@@ -334,8 +336,12 @@ class Sender:
         try:
             # A fork on this very thread (by an object that is collected there,
             # say) replaces the lock: in the child this is not a worker any more.
-            while self._lock is lock and self._work_once():
-                pass
+            goes_on = True
+            while self._lock is lock and goes_on:
+                goes_on = self._work_once()
+                if self._lent:
+                    self._lent = False
+                    self._losses.do_here()
         except BaseException as error:
             # Nothing in there raises; if it does (MemoryError), this worker
             # ends, and the next event starts another.
@@ -527,8 +533,16 @@ class Sender:
                 f"{left} events could not be delivered in time and are lost",
             )
         if not is_own_thread():  # it may be on_error that closes
-            self._losses.finish(max(_LAST_WORDS, deadline - self._clock.monotonic()))
+            left_seconds = max(_LAST_WORDS, deadline - self._clock.monotonic())
+            self._losses.finish(left_seconds, self._lend_a_worker)
         return left == 0
+
+    def _lend_a_worker(self) -> None:
+        """Have on_error called by a worker, if there is one: it may hang, and an exit must not."""
+        self._lent = True
+        self._wake_all()
+        if not self._threads:
+            self._losses.do_here()
 
     def _abandon(self) -> int | None:
         """Count what is still held as dropped; return how many, None if it cannot be told."""
