@@ -39,7 +39,7 @@ def fresh_process(monkeypatch):
     handlers, level, disabled = root.handlers[:], root.level, logging.root.manager.disable
     yield
     client_module.shutdown(timeout=0)
-    client_module._registry.__init__()
+    client_module.registry.__init__()
     diagnostics.forget_inherited()
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()

@@ -28,6 +28,7 @@ LAYERS = [
         "_core.jsonable",
         "_core.extract",
         "_core.encode",
+        "_core.shape",
         "_core.outcome",
         "_core.schedule",
     ],

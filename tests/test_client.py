@@ -35,7 +35,7 @@ from userlens_instrument._delivery import transport as transport_module
 from userlens_instrument._delivery.diagnostics import Voice
 from userlens_instrument._delivery.threads import lent_thread
 from userlens_instrument._delivery.transport import UrllibTransport
-from userlens_instrument.client import _registry, call_site, shared_client
+from userlens_instrument.client import call_site, registry, shared_client
 from userlens_instrument.testing import CapturingTransport, FakeClock
 
 
@@ -145,7 +145,7 @@ def test_configure_again_is_the_same_client_if_nothing_changed(server):
 
     assert first is same
     assert first is not other
-    assert other is _registry.default
+    assert other is registry.default
 
 
 def test_on_error_callables_are_told_apart_by_identity(server):
@@ -189,7 +189,7 @@ def test_flush_and_stats_of_a_process_without_a_client():
     assert userlens.flush(0)
     assert userlens.shutdown(0)
     assert Stats() == userlens.stats()
-    assert None is _registry.default
+    assert None is registry.default
 
 
 def test_stats_add_up():

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from userlens_instrument._core.encode import Encoder
 from userlens_instrument._core.extract import Reader, normalize
 from userlens_instrument._core.outcome import Answer
+from userlens_instrument._core.shape import Shapes
 from userlens_instrument._delivery import lifecycle
 from userlens_instrument._delivery.clock import SystemClock
 from userlens_instrument._delivery.diagnostics import voice
@@ -59,10 +60,12 @@ class OnceGuard:
     because then no copy of the record is left that could come.
     """
 
-    __slots__ = ("_most", "_seen")
+    __slots__ = ("_most", "_seen", "marks")
 
     def __init__(self) -> None:
         """Start with nothing seen."""
+        #: Whether event texts are claimed, too: a tag is kept somewhere.
+        self.marks = False
         self._seen: dict[int, tuple[object]] = {}
         self._most: float = _SWEEP
 
@@ -105,6 +108,27 @@ def _references(entry: tuple[object]) -> int:
 
 # What `_references` returns for an object that only its entry holds.
 _ALONE = _references((object(),))
+
+
+class Road:
+    """
+    What an entrance needs at hand to take the common line in one pass.
+
+    Attributes:
+        client: Where to.
+        sender: Its sender.
+        once: Its guard against second entrances.
+        shapes: The lines that are known at this entrance.
+    """
+
+    __slots__ = ("client", "once", "sender", "shapes")
+
+    def __init__(self, client: Client, shapes: Shapes) -> None:
+        """Take everything in hand."""
+        self.client = client
+        self.sender = client.sender
+        self.once = client.once
+        self.shapes = shapes
 
 
 class DryRun:
@@ -190,6 +214,12 @@ class Client:
             group_id_keys=self.settings.group_id_keys,
             plumbing=plumbing,
         )
+
+    def road(self, reader: Reader, *, tag: str, text: str, never: frozenset[str]) -> Road | None:
+        """Return the short way for an entrance, see `Shapes`; None if no event is sent at all."""
+        if self._mute is not None:
+            return None
+        return Road(self, Shapes(reader, self.settings, tag=tag, text=text, never=never))
 
     def capture(self, reader: Reader, tag: object, record: Record, site: Callable[[], str]) -> None:
         """
@@ -355,27 +385,27 @@ class _Registry:
         self.closed_stats = Stats()
 
 
-_registry = _Registry()
-lifecycle.on_fork(_registry.after_fork)
+registry = _Registry()
+lifecycle.on_fork(registry.after_fork)
 
 
 def _once_guard(settings: Settings) -> OnceGuard:
     """Return the guard of a destination: two clients with one destination are one road twice."""
     where = (settings.write_code, settings.events_url, settings.dry_run)
-    return _registry.guards.setdefault(where, OnceGuard())
+    return registry.guards.setdefault(where, OnceGuard())
 
 
 def shared_client(settings: Settings) -> Client:
     """Return the client of this process for *settings*, making it if there is none."""
     # A callable need not be hashable, and is the same only if it is the same.
     key = (replace(settings, on_error=None), id(settings.on_error))
-    with _registry.lock:
-        client = _registry.clients.get(key)
+    with registry.lock:
+        client = registry.clients.get(key)
         if client is not None and client.closed:
-            _registry.closed_stats += client.stats()
+            registry.closed_stats += client.stats()
             client = None
         if client is None:
-            client = _registry.clients[key] = Client(settings)
+            client = registry.clients[key] = Client(settings)
         return client
 
 
@@ -399,7 +429,7 @@ def configure(write_code: str | None = None, **settings: Any) -> Client:
     if write_code is not None:
         settings["write_code"] = write_code
     client = shared_client(Settings.load(settings))
-    _registry.default = client
+    registry.default = client
     return client
 
 
@@ -410,13 +440,13 @@ def default_client() -> Client:
     Never raises: on the logging path a wrong environment is one line of
     diagnostics and a client that drops, and counts, every event.
     """
-    client = _registry.default
+    client = registry.default
     if client is not None:
         return client
-    with _registry.lock:
+    with registry.lock:
         # Another thread may have been here first.
-        _registry.default = _registry.default or shared_client(_settings_of_environment())
-        return _registry.default
+        registry.default = registry.default or shared_client(_settings_of_environment())
+        return registry.default
 
 
 def check_client(client: object) -> None:
@@ -430,7 +460,7 @@ def check_client(client: object) -> None:
         SettingsError: If it is no client, or a setting of the environment is wrong.
     """
     if client is None:
-        if _registry.default is None:
+        if registry.default is None:
             Settings.load({})
     elif not isinstance(client, Client):
         raise SettingsError(
@@ -478,14 +508,14 @@ def shutdown(timeout: float = 5.0) -> bool:
 
     .. versionadded:: 0.1.0
     """
-    for client in list(_registry.clients.values()):
+    for client in list(registry.clients.values()):
         client.sender.hurry()
     finished = _all(lambda client, left: client.close(left), timeout)
-    with _registry.lock:
-        for key, client in list(_registry.clients.items()):
-            if client.closed and client is not _registry.default:
-                _registry.closed_stats += client.stats()
-                del _registry.clients[key]
+    with registry.lock:
+        for key, client in list(registry.clients.items()):
+            if client.closed and client is not registry.default:
+                registry.closed_stats += client.stats()
+                del registry.clients[key]
     return finished
 
 
@@ -493,7 +523,7 @@ def _all(act: Callable[[Client, float], bool], timeout: float) -> bool:
     deadline = time.monotonic() + timeout
     results = [
         act(client, max(0.0, deadline - time.monotonic()))
-        for client in list(_registry.clients.values())
+        for client in list(registry.clients.values())
     ]
     return all(results)
 
@@ -504,8 +534,8 @@ def stats() -> Stats:
 
     .. versionadded:: 0.1.0
     """
-    total = _registry.closed_stats
-    for client in list(_registry.clients.values()):
+    total = registry.closed_stats
+    for client in list(registry.clients.values()):
         total += client.stats()
     return total
 

@@ -99,6 +99,11 @@ class Payload:
     body: bytes
     kind: str
 
+    @property
+    def size(self) -> int:
+        """What it counts for in ``max_queue_bytes``."""
+        return len(self.body)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from userlens_instrument import processors
 from userlens_instrument._core.extract import Plumbing, Reader, Record
-from userlens_instrument._delivery.threads import is_own_thread
+from userlens_instrument._core.jsonable import dumps_flat
+from userlens_instrument._core.shape import FLAT, flat_id
+from userlens_instrument._delivery.threads import is_own_thread, own_thread
 from userlens_instrument.client import (
     Client,
+    Road,
     check_client,
     default_client,
+    registry,
     shared_client,
     structlog_context,
     unreadable,
@@ -38,6 +42,10 @@ PLUMBING = Plumbing(_RECORD_NAMES | {"level", "logger", "timestamp"})
 # Records of these are ours, or of what we send with. By prefix: urllib3 logs
 # under names such as urllib3.util.retry, too.
 _OWN = ("urllib3", "userlens_instrument")
+# Celery and Django put objects of theirs beside their own lines, see `_from_extra`.
+_SPECIAL = (*_OWN, "celery", "django")
+# A field of this name may be a request object: its value decides.
+_NEVER = frozenset({"request"})
 
 
 class UserlensHandler(logging.Handler):
@@ -78,6 +86,9 @@ class UserlensHandler(logging.Handler):
         self._settings = Settings.load(settings) if settings else None
         self._tag = tag
         self._reader: tuple[Client | None, Reader | None] = (None, None)
+        self._road: Road | None = None
+        # Unless a subclass has a mind of its own.
+        self._filters_nothing = type(self).filter is logging.Handler.filter
 
     def createLock(self) -> None:  # noqa: N802 - logging's name
         """Have no lock: nothing needs one, and at exit logging holds it while it flushes."""
@@ -85,6 +96,9 @@ class UserlensHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter *record*, and capture it if it is tagged."""
+        if self._filters_nothing and not self.filters:
+            self.emit(record)
+            return True
         result: object = self.filter(record)
         if isinstance(result, logging.LogRecord):  # a filter may replace it, from 3.12 on
             record = result
@@ -97,11 +111,61 @@ class UserlensHandler(logging.Handler):
         try:
             fields = record.__dict__
             if self._tag in fields:
-                self._capture(fields[self._tag], record)
-            elif type(fields["msg"]) is not str or fields["args"]:
+                if not self._take(fields):
+                    self._capture(fields[self._tag], record)
+            elif type(fields["msg"]) is not str or type(fields["args"]) is not tuple:
                 self._look_deeper(record)
         except Exception as error:
             unreadable(self._client, error, _site(record))
+
+    def _take(self, fields: dict[str, Any]) -> bool:
+        """
+        Take the common line in one pass: a track of a known shape, all of its values flat.
+
+        Args:
+            fields: The record's own dict, of which nothing is changed.
+
+        Returns:
+            Whether it was taken. If not, nothing has happened yet.
+        """
+        road = self._road
+        if road is None or road.client is not (self._given or self._own or registry.default):
+            return False
+        shapes = road.shapes
+        shape = shapes.known.get(tuple(fields))
+        name = fields["msg"]
+        if (
+            not shape
+            or fields[self._tag] is not True
+            or type(name) is not str
+            or name not in shapes.events
+            or type(fields["args"]) is not tuple
+            or fields["name"].startswith(_SPECIAL)
+            or own_thread.ours
+            or road.once.marks
+        ):
+            return False
+        user = flat_id(fields[shape.user])
+        values = shape.values(fields)
+        when: Any = fields["created"]
+        if user is None or not FLAT.issuperset(map(type, values)) or type(when) is not float:
+            return False
+        if shape.timed:
+            if type(fields["timestamp"]) not in FLAT:
+                return False
+            when = (fields["timestamp"], when)
+        data = dumps_flat(dict(zip(shape.names, values, strict=True)))
+        sender = road.sender
+        buffer = sender.buffer
+        if data is None or len(data) > shapes.most or len(buffer.inbox) >= buffer.room:
+            return False
+        if not road.once.claim(fields["relativeCreated"]):
+            sender.ledger.count("duplicates")
+            return True
+        buffer.inbox.append((user, name, data, when if shapes.sends_time else None))
+        if sender.call:
+            sender.ring()
+        return True
 
     def _look_deeper(self, record: logging.LogRecord) -> None:
         """Capture a record whose tag is in a dict: structlog's in ``msg``, or the lone argument."""
@@ -140,7 +204,15 @@ class UserlensHandler(logging.Handler):
         found = Record(
             fields=fields, message=message, created=record.created, context=structlog_context
         )
-        client.capture(self._reader_for(client, plumbing), tag, found, _site(record))
+        reader = self._reader_for(client, plumbing)
+        client.capture(reader, tag, found, _site(record))
+        if tag is True and plumbing is PLUMBING:
+            road = self._road
+            if road is None or road.client is not client:
+                # Swapped whole, for the threads that share this handler.
+                road = self._road = client.road(reader, tag=self._tag, text="msg", never=_NEVER)
+            if road is not None:
+                road.shapes.learn(tuple(record.__dict__), msg)
 
     @staticmethod
     def _from_dict(msg: Mapping[Any, Any], record: logging.LogRecord) -> dict[Any, Any]:

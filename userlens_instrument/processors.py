@@ -6,14 +6,18 @@ from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from userlens_instrument._core.extract import Plumbing, Reader, Record
+from userlens_instrument._core.jsonable import dumps_flat
+from userlens_instrument._core.shape import FLAT, flat_id
 from userlens_instrument._core.times import parse_time
 from userlens_instrument._delivery.clock import SystemClock
-from userlens_instrument._delivery.threads import is_own_thread
+from userlens_instrument._delivery.threads import is_own_thread, own_thread
 from userlens_instrument.client import (
     Client,
+    Road,
     call_site,
     check_client,
     default_client,
+    registry,
     structlog_context,
     unreadable,
 )
@@ -60,6 +64,9 @@ PLUMBING = Plumbing(
     ),
 )
 
+# A line within a ProcessorFormatter may be a handler's, too.
+_NEVER = frozenset({"_record"})
+
 _wall = SystemClock.wall
 
 
@@ -92,6 +99,7 @@ class UserlensProcessor:
         self._tag = tag
         self._keep_tag = keep_tag
         self._reader: tuple[Client | None, Reader | None] = (None, None)
+        self._road: Road | None = None
 
     def __repr__(self) -> str:
         """Show the options."""
@@ -103,17 +111,66 @@ class UserlensProcessor:
         # bytes or a tuple, which we only hand on; before, it is whatever
         # structlog's context_class makes, and dict by default.
         try:
-            if isinstance(event_dict, (dict, MutableMapping)) and self._tag in event_dict:
+            if type(event_dict) is dict:
+                if self._tag in event_dict and not self._take(event_dict):
+                    self._capture(event_dict)
+            elif isinstance(event_dict, MutableMapping) and self._tag in event_dict:
                 self._capture(event_dict)
         except Exception as error:
             unreadable(self._find_client, error, call_site)
         return event_dict
+
+    def _take(self, event_dict: dict[str, Any]) -> bool:
+        """
+        Take the common line in one pass: a track of a known shape, all of its values flat.
+
+        Returns:
+            Whether it was taken. If not, nothing has happened yet.
+        """
+        road = self._road
+        if road is None or road.client is not (self._client or registry.default):
+            return False
+        shapes = road.shapes
+        shape = shapes.known.get(tuple(event_dict))
+        name = event_dict.get("event")
+        if (
+            not shape
+            or event_dict[self._tag] is not True
+            or type(name) is not str
+            or name not in shapes.events
+            or own_thread.ours
+            or road.once.marks
+        ):
+            return False
+        user = flat_id(event_dict[shape.user])
+        when: Any = _wall() if shapes.sends_time else None
+        if shape.timed and when is not None:
+            stamp = event_dict["timestamp"]
+            if type(stamp) not in FLAT:
+                return False
+            when = (stamp, when)
+        properties = event_dict.copy()
+        for other in shape.others:
+            del properties[other]
+        if user is None or not FLAT.issuperset(map(type, properties.values())):
+            return False
+        data = dumps_flat(properties)
+        sender = road.sender
+        buffer = sender.buffer
+        if data is None or len(data) > shapes.most or len(buffer.inbox) >= buffer.room:
+            return False
+        del event_dict[self._tag]
+        buffer.inbox.append((user, name, data, when))
+        if sender.call:
+            sender.ring()
+        return True
 
     def _find_client(self) -> Client:
         return self._client or default_client()
 
     def _capture(self, event_dict: MutableMapping[str, Any]) -> None:
         tag = event_dict[self._tag]
+        names = tuple(event_dict) if tag is True and not self._keep_tag else None
         if not self._keep_tag:
             del event_dict[self._tag]
         if tag is None or tag is False:
@@ -140,7 +197,15 @@ class UserlensProcessor:
             created=_wall() if created is None else created,
             context=structlog_context,
         )
-        client.capture(self._reader_for(client), tag, found, call_site)
+        reader = self._reader_for(client)
+        client.capture(reader, tag, found, call_site)
+        if names is not None:
+            road = self._road
+            if road is None or road.client is not client:
+                # Swapped whole, for the threads that share this processor.
+                road = self._road = client.road(reader, tag=self._tag, text="event", never=_NEVER)
+            if road is not None:
+                road.shapes.learn(names, text)
 
     def _first(self, client: Client, event_dict: MutableMapping[str, Any], record: Any) -> bool:
         """Return whether no other entrance has had this record, and note that we had it."""
@@ -156,6 +221,7 @@ class UserlensProcessor:
             text = event_dict.get("event")
             if type(text) is str and len(text) > 1:
                 event_dict["event"] = fresh = (text + " ")[:-1]
+                once.marks = True
                 once.claim(fresh)
             else:
                 # The interpreter shares shorter texts; a tag without a mark

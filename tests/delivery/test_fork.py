@@ -72,7 +72,7 @@ LOCKS = {
     "sender": lambda client: client.sender._lock,
     "ledger": lambda client: client.sender.ledger._lock,
     "voice": lambda client: diagnostics.voice._writing,
-    "registry": lambda client: client_module._registry.lock,
+    "registry": lambda client: client_module.registry.lock,
     "pools": lambda client: next(iter(client.sender._transport._managers.values())).pools.lock,
     "a host's handler": lambda client: logging.getLogger("app").handlers[0].lock,
 }

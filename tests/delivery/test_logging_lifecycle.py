@@ -14,7 +14,7 @@ from helpers import PATIENCE, WRITE_CODE, Reply
 import userlens_instrument
 from userlens_instrument import UserlensHandler, configure
 from userlens_instrument._delivery import diagnostics
-from userlens_instrument.client import _registry
+from userlens_instrument.client import registry
 
 
 FIELDS = {"userlens_event": True, "user_id": "u1"}
@@ -145,7 +145,7 @@ def test_reloads_with_equal_settings_share_one_client(server):
 
     assert userlens_instrument.flush(PATIENCE)
     assert [f"Event {number}" for number in range(50)] == [e["event"] for e in server.events]
-    assert 1 == len(_registry.clients)
+    assert 1 == len(registry.clients)
     threads = userlens_instrument.stats().threads
     assert threads <= 8, "those of one client, however many reloads there were"
 
@@ -230,7 +230,7 @@ def test_configure_before_or_after_logging_is_set_up(server, first):
 
     assert userlens_instrument.flush(PATIENCE)
     assert ["Event"] == [event["event"] for event in server.events]
-    assert 1 == len(_registry.clients)
+    assert 1 == len(registry.clients)
 
 
 def test_a_wrong_setting_in_the_config_names_setting_and_fix(server):

@@ -36,7 +36,7 @@ def test_an_event_wakes_the_worker_that_is_just_falling_asleep(make_client, monk
                 client.track("u1", "Second")  # after the look, and before the sleep
             return found
 
-    client.sender._buffer.inbox = Inbox()
+    client.sender.buffer.inbox = Inbox()
     client.track("u1", "First")
 
     assert second.wait(PATIENCE)

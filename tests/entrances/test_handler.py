@@ -26,7 +26,7 @@ from userlens_instrument import (
     UserlensProcessor,
     configure,
 )
-from userlens_instrument.client import _registry
+from userlens_instrument.client import registry
 from userlens_instrument.handlers import _RECORD_NAMES
 from userlens_instrument.testing import CapturingTransport
 
@@ -405,7 +405,7 @@ def test_equal_settings_share_a_client_and_different_ones_do_not(server):
         )
 
     assert userlens_instrument.flush(PATIENCE)
-    assert 2 == len(_registry.clients)
+    assert 2 == len(registry.clients)
     assert 3 == userlens_instrument.stats().delivered
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from userlens_instrument._core.extract import LONGEST_NAME
 from userlens_instrument._core.jsonable import TRUNCATED, Cleaner, Limits, dumps
 from userlens_instrument._core.redact import compile_redactor
-from userlens_instrument._core.times import format_time
+from userlens_instrument._core.times import format_time, parse_time
 from userlens_instrument.events import Event, Group, Identify, Payload, Track
 from userlens_instrument.exceptions import InvalidEventError
 
@@ -22,6 +22,62 @@ if TYPE_CHECKING:
 # "source" is fixed for all that is sent over the HTTP API (wire contract, doc).
 SOURCE = "userlens-restapi"
 
+# Bytes of a track's body beside its ids, name and properties: keys, source, time.
+_FRAME = 128
+
+
+class TrackPayload:
+    """
+    A track fixed at the log call: its properties as JSON, the rest as it is put around them later.
+
+    What is immutable can wait for a sender thread, where nobody pays for it.
+
+    Args:
+        user_id: Decides the lane, and with it the order.
+        name: The event's.
+        data: The properties as a JSON object in UTF-8; empty for none.
+        when: Seconds since the epoch, or None for no time; or what stood in a
+            field ``timestamp``, with the seconds that count if it is no time.
+    """
+
+    __slots__ = ("data", "moment", "name", "size", "user_id")
+
+    kind = "track"
+
+    def __init__(
+        self, user_id: str, name: str, data: bytes, when: float | tuple[object, float] | None
+    ) -> None:
+        if type(when) is tuple:
+            field, created = when
+            moment = parse_time(field)
+            when = parse_time(created) if moment is None else moment
+        self.user_id = user_id
+        self.name = name
+        self.data = data
+        self.moment: float | None = when  # type: ignore[assignment]  # no tuple any more
+        #: What it counts for in ``max_queue_bytes``.
+        self.size = _FRAME + len(user_id) + len(name) + len(data)
+
+    @property
+    def body(self) -> bytes:
+        """The JSON document of ``POST /event``, keys in the contract's order."""
+        parts = [
+            b'{"type":"track","userId":',
+            dumps(self.user_id),
+            b',"source":"userlens-restapi","event":',
+            dumps(self.name),
+        ]
+        if self.data:
+            parts += (b',"properties":', self.data)
+        if self.moment is not None:
+            parts += (b',"timestamp":"', format_time(self.moment).encode(), b'"')
+        parts.append(b"}")
+        return b"".join(parts)
+
+
+#: What is delivered.
+AnyPayload: TypeAlias = Payload | TrackPayload
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoded:
@@ -34,7 +90,7 @@ class Encoded:
         redacted: How many values were hidden for their names.
     """
 
-    payload: Payload
+    payload: AnyPayload
     cut: int
     redacted: int
 
@@ -74,47 +130,36 @@ class Encoder:
         cut_name = isinstance(event, Track) and len(event.event) > self._longest_name
         for step, limits in enumerate(self._ladder):
             cleaner = Cleaner(limits, self._is_secret)
-            kind, tree = self._tree(event, cleaner)
-            body = dumps(tree)
-            if len(body) <= self._most_bytes:
-                payload = Payload(str(event.user_id), body, kind)
+            payload = self._payload(event, cleaner)
+            if len(payload.body) <= self._most_bytes:
                 cut = cleaner.cut + cut_name + (step > 0)
                 return Encoded(payload=payload, cut=cut, redacted=cleaner.redacted)
-        kind, tree = self._tree(event, None)
-        body = dumps(tree)
-        if len(body) > self._most_bytes:
+        payload = self._payload(event, None)
+        if len(payload.body) > self._most_bytes:
             raise InvalidEventError(
                 "too_large", "the event's ids and name are too large", "raise max_body_bytes"
             )
-        return Encoded(payload=Payload(str(event.user_id), body, kind), cut=1, redacted=0)
+        return Encoded(payload=payload, cut=1, redacted=0)
 
-    def _tree(self, event: Event, cleaner: Cleaner | None) -> tuple[str, dict[str, Any]]:
-        """Return the body with its keys in the contract's order; no *cleaner*, no properties."""
+    def _payload(self, event: Event, cleaner: Cleaner | None) -> AnyPayload:
+        """Return the payload, keys in the contract's order; no *cleaner*, no properties."""
+        user = str(event.user_id)
         if isinstance(event, Track):
-            tree: dict[str, Any] = {
-                "type": "track",
-                "userId": event.user_id,
-                "source": SOURCE,
-                "event": self._name(event.event),
-            }
             properties = self._clean(event.properties, cleaner)
-            if properties:
-                tree["properties"] = properties
-            if self._send_timestamp and isinstance(event.timestamp, float):
-                tree["timestamp"] = format_time(event.timestamp)
-            return "track", tree
+            data = dumps(properties) if properties else b""
+            return TrackPayload(user, self._name(event.event), data, self._moment(event.timestamp))
         traits = self._clean(event.traits, cleaner)
         if isinstance(event, Identify):
-            return "identify", {
-                "type": "identify",
-                "userId": event.user_id,
-                "source": SOURCE,
-                "traits": traits,
-            }
+            tree: dict[str, Any] = {"type": "identify", "userId": user, "source": SOURCE}
+            tree["traits"] = traits
+            return Payload(user, dumps(tree), "identify")
         tree = _group(event)
         if traits:
             tree["traits"] = traits
-        return "group", tree
+        return Payload(user, dumps(tree), "group")
+
+    def _moment(self, timestamp: object) -> float | None:
+        return timestamp if self._send_timestamp and isinstance(timestamp, float) else None
 
     def _clean(self, values: Mapping[str, object] | None, cleaner: Cleaner | None) -> Any:
         if cleaner is None:

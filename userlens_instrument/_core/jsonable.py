@@ -405,12 +405,12 @@ def _type_name(kind: type) -> str:
     return str.__str__(type.__dict__["__name__"].__get__(kind))[:200]
 
 
-def dumps(tree: dict[str, Any]) -> bytes:
+def dumps(tree: dict[str, Any] | str) -> bytes:
     """
     Return *tree* as JSON in UTF-8, compact, keys in their order.
 
     Args:
-        tree: What `Cleaner.clean` returned, or a mapping of such.
+        tree: What `Cleaner.clean` returned, a mapping of such, or a text.
     """
     # mypy knows of no Python without orjson.
     encode = dumps_stdlib if orjson is None else orjson.dumps  # type: ignore[redundant-expr]
@@ -419,11 +419,26 @@ def dumps(tree: dict[str, Any]) -> bytes:
     except (TypeError, ValueError):
         # A lone surrogate somewhere: half a character, which UTF-8 has no form
         # for. Rare enough to find out by trying.
-        scrubbed: dict[str, Any] = _scrub(tree)
+        scrubbed: dict[str, Any] | str = _scrub(tree)
         return encode(scrubbed)
 
 
-def dumps_stdlib(tree: dict[str, Any]) -> bytes:
+def dumps_flat(properties: dict[str, Any]) -> bytes | None:
+    """
+    Return *properties* as `dumps` would; None if one of them needs a closer look.
+
+    Args:
+        properties: Texts, numbers, booleans and None.
+    """
+    try:
+        return orjson.dumps(properties)
+    except (TypeError, ValueError):  # half a character, or an integer of more than 64 bits
+        return None
+    except AttributeError:  # there is no orjson, and the other encoder takes what it refuses
+        return None
+
+
+def dumps_stdlib(tree: dict[str, Any] | str) -> bytes:
     """Return *tree* as JSON in UTF-8, as orjson would, without it."""
     text = json.dumps(tree, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode("utf-8")

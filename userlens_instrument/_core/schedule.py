@@ -32,7 +32,7 @@ from userlens_instrument._core.outcome import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from userlens_instrument.events import Payload
+    from userlens_instrument._core.encode import AnyPayload
 
 
 # A body that fails alone says nothing of the endpoint; this many users failing
@@ -66,7 +66,7 @@ class Held:
 
     __slots__ = ("next", "payload", "seq", "since")
 
-    def __init__(self, payload: Payload, seq: int, since: float) -> None:
+    def __init__(self, payload: AnyPayload, seq: int, since: float) -> None:
         self.payload = payload
         self.seq = seq
         self.since = since
@@ -203,21 +203,24 @@ class Schedule:
         """Why the gate is closed, or None if it is open."""
         return None if self._probe_at is None else self._reason
 
-    def add(self, payload: Payload, now: float) -> None:
+    def add(self, payload: AnyPayload, now: float) -> None:
         """Put *payload* at the end of its user's lane."""
-        self._seq += 1
-        held = Held(payload, self._seq, now)
-        self.events += 1
-        self.size += len(payload.body)
-        if self._policy.evicts:
-            self._by_age[held.seq] = held
+        held = Held(payload, self._seq + 1, now)
         lane = self._lanes.get(payload.user_id)
+        # What may fail for lack of memory comes before it is counted, so that
+        # an event is either in here or still with the caller.
         if lane is None:
-            lane = self._lanes[payload.user_id] = Lane(held)
+            lane = Lane(held)
             self._ready.append(lane)
+            self._lanes[payload.user_id] = lane
         else:
             lane.tail.next = held
             lane.tail = held
+        if self._policy.evicts:
+            self._by_age[held.seq] = held
+        self._seq += 1
+        self.events += 1
+        self.size += payload.size
 
     def more(self, now: float) -> bool:
         """Return whether another worker would find something to send right now."""
@@ -353,7 +356,7 @@ class Schedule:
 
     def _forget(self, held: Held) -> None:
         self.events -= 1
-        self.size -= len(held.payload.body)
+        self.size -= held.payload.size
         self._by_age.pop(held.seq, None)
 
     def _close(self, attempt: Attempt, outcome: EndpointDown) -> str | None:
@@ -431,7 +434,7 @@ class Schedule:
             lane.tail = head
         head.next = head.next.next
 
-    def payloads(self) -> list[Payload]:
+    def payloads(self) -> list[AnyPayload]:
         """Return everything that is held, in the order in which it was added."""
         held = sorted((one for lane in self._lanes.values() for one in lane), key=_seq)
         return [one.payload for one in held]

@@ -1,27 +1,28 @@
 """
 Where log calls leave their payloads: bounded by events and bytes, and never waiting.
 
-A log call appends to a deque and reads two numbers; it takes no lock, so that
-a signal handler or a ``__del__`` that logs, in the middle of a log call,
+A log call compares two numbers and appends to a deque; it takes no lock, so
+that a signal handler or a ``__del__`` that logs, in the middle of a log call,
 cannot deadlock on itself. The numbers are kept by whoever holds the sender's
 lock. So the bounds are exact to what has not been taken in yet: each thread
-may pass them by one event, and bytes by `_UNWEIGHED` small bodies.
+may pass them by one event.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 
 if TYPE_CHECKING:
-    from userlens_instrument.events import Payload
+    from userlens_instrument._core.encode import AnyPayload
+
+    #: What `TrackPayload` is made of: cheaper for the log call than the object.
+    RawTrack: TypeAlias = tuple[str, str, bytes, "float | tuple[object, float] | None"]
 
 
-# Payloads that may lie in the inbox before somebody has to weigh them.
-_UNWEIGHED = 64
-# A body of this many bytes is weighed at once.
-_HEAVY = 4_096
+#: What a payload may count for that is not weighed when it comes in.
+LIGHT = 6_144
 # With drop_oldest, room is made after the event has come in; this many times
 # the bound is where even that policy drops the newest.
 _HARD_BOUND = 2
@@ -33,35 +34,57 @@ class Buffer:
 
     Args:
         max_events: Most events held, those in the lanes included.
-        max_bytes: Most bytes of bodies held.
+        max_bytes: Most bytes of payloads held.
         drop_oldest: Whether a full buffer makes room for a new event.
     """
 
-    __slots__ = ("_drop_oldest", "_max_bytes", "_max_events", "held_bytes", "held_events", "inbox")
+    __slots__ = (
+        "_drop_oldest",
+        "_max_bytes",
+        "_max_events",
+        "_shut",
+        "held_bytes",
+        "held_events",
+        "inbox",
+        "room",
+    )
 
     def __init__(self, *, max_events: int, max_bytes: int, drop_oldest: bool) -> None:
         """Start empty."""
         self._max_events = max_events
         self._max_bytes = max_bytes
         self._drop_oldest = drop_oldest
-        self.inbox: deque[Payload] = deque()
-        #: What the lanes hold; written by whoever holds the sender's lock.
-        self.held_events = 0
-        self.held_bytes = 0
+        self._shut = False
+        self.inbox: deque[AnyPayload | RawTrack] = deque()
+        self.weigh(0, 0)
 
-    def offer(self, payload: Payload) -> bool:
+    def weigh(self, events: int, size: int) -> None:
+        """Take note of what the lanes hold. The sender's lock must be held."""
+        self.held_events = events
+        self.held_bytes = size
+        left = min(self._max_events - events, (self._max_bytes - size) // LIGHT)
+        #: How long the inbox may become of light payloads before it has to be
+        #: taken in, whatever the bounds say: enough for a log call to compare with.
+        self.room = 0 if self._shut or left < 0 else left
+
+    def shut(self) -> None:
+        """Have no room from now on: each payload takes the long way, where it is told why."""
+        self._shut = True
+        self.room = 0
+
+    def takes(self, payload: AnyPayload) -> bool:
+        """Return whether *payload* can come in without anything being weighed."""
+        return payload.size <= LIGHT and len(self.inbox) < self.room
+
+    def offer(self, payload: AnyPayload) -> bool:
         """Take *payload* in, or return False: the buffer is full. Never waits."""
         events = self.held_events + len(self.inbox)
-        size = self.held_bytes + len(payload.body)
+        size = self.held_bytes + payload.size
         most = _HARD_BOUND if self._drop_oldest else 1
         if events >= self._max_events * most or size > self._max_bytes * most:
             return False
         self.inbox.append(payload)
         return True
-
-    def needs_weighing(self, payload: Payload) -> bool:
-        """Return whether the bounds want the inbox to be taken in now, after *payload*."""
-        return len(self.inbox) >= _UNWEIGHED or len(payload.body) >= _HEAVY
 
     @property
     def overfull(self) -> bool:

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from userlens_instrument._core.encode import TrackPayload
 from userlens_instrument._core.outcome import Answer, Failure, Waits
 from userlens_instrument._core.schedule import Attempt, Held, Policy, Schedule, Settled
 from userlens_instrument._delivery.buffer import Buffer
@@ -27,7 +28,7 @@ from userlens_instrument.events import Loss
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from userlens_instrument.events import Payload
+    from userlens_instrument._core.encode import AnyPayload
     from userlens_instrument.settings import Settings
     from userlens_instrument.typing import Clock, Transport
 
@@ -39,6 +40,9 @@ _DOCUMENTED_PACE = 10_000
 # Losses that wait for on_error to be called, each with its body; past that they
 # are counted only. Not a bound for those of the shutdown, which are held anyway.
 _MOST_LOSSES = 256
+
+# What `acquire` is called with, to take a lock or leave it.
+_AT_ONCE = (False,)
 
 # Seconds that on_error has at the end, however late it is.
 _LAST_WORDS = 0.25
@@ -117,7 +121,7 @@ class Sender:
         self.ledger = Ledger()
         self._lock = threading.Lock()
         self._bell: SimpleQueue[None] = SimpleQueue()
-        self._buffer = Buffer(
+        self.buffer = Buffer(
             max_events=settings.max_queue_events,
             max_bytes=settings.max_queue_bytes,
             drop_oldest=self._drop_oldest,
@@ -129,8 +133,10 @@ class Sender:
         self._sleeping = 0
         # Whether a worker is to call on_error: see `_lend_a_worker`.
         self._lent = False
+        # How many events have been taken in, here and not by every log call.
+        self._admitted = 0
         # Read by log calls without the lock: whether a ring would be of use.
-        self._call = True
+        self.call = True
         self._closed = False
         # Seconds that the exit may still wait for events; None before the exit.
         self._exit_seconds: float | None = None
@@ -151,49 +157,77 @@ class Sender:
 
     # ------------------------------------------------------------ on the caller's thread
 
-    def submit(self, payload: Payload) -> None:
+    def submit(self, payload: AnyPayload) -> None:
         """Take *payload* over. Never blocks and never raises; what does not fit is counted."""
-        self.ledger.count("accepted")
         if self._closed:
-            self._drop("closed", "the client is closed", payload)
+            self._turn_away("closed", "the client is closed", payload)
             return
-        if not self._buffer.offer(payload):
-            self._drop("queue_full", "the buffer is full", payload)
+        light = self.buffer.takes(payload)
+        if not light:
+            self._if_free(self._admit_now)
+        if not self.buffer.offer(payload):
+            self._turn_away("queue_full", "the buffer is full", payload)
             return
-        if self._call:
-            self._ring()
-        if self._buffer.needs_weighing(payload) and self._lock.acquire(blocking=False):
-            try:
-                self._admit(self._clock.monotonic())
-            finally:
-                self._lock.release()
+        if self.call:
+            self.ring()
+        if not light:
+            self._if_free(self._admit_now)
         if self._exit_seconds is not None:
             self._deliver_at_exit()
 
-    def _ring(self) -> None:
+    def ring(self) -> None:
+        """Have a worker look for what has come; a log call does so if `call` says that it helps."""
         # In this order, against `_fall_asleep`'s opposite one: whoever falls
         # asleep meanwhile is either seen here and rung for, or sees the inbox.
-        self._call = False
+        self.call = False
         if self._sleeping:
             self._bell.put(None)
         elif not self._threads and not self.start():
-            self._call = True
+            self.call = True
 
     def start(self) -> bool:
         """Start a worker, unless there is one; return whether there is one now."""
         # Whoever holds the lock is a worker, or about to start one; if not, the
         # next event tries again.
-        if self._lock.acquire(blocking=False):
-            try:
-                reserved = not self._threads
-                self._threads += reserved
-            finally:
-                self._lock.release()
-            if reserved:
-                self._spawn()
+        reserved: list[bool] = []
+        self._if_free(lambda: reserved.append(self._reserve()))
+        if any(reserved):
+            self._spawn()
         return self._threads > 0
 
-    def _drop(self, reason: str, problem: str, payload: Payload) -> None:
+    def _reserve(self) -> bool:
+        """Count a worker that is about to start, unless there is one. The lock must be held."""
+        first = not self._threads
+        self._threads += first
+        return first
+
+    def _if_free(self, act: Callable[[], object]) -> None:
+        """
+        Do *act* under the lock, unless somebody has it.
+
+        A signal handler may raise between any two lines of this (a task's time
+        limit does). `list.extend` keeps what `acquire` returned before one can:
+        otherwise the lock would stay taken for good, and nothing be sent any more.
+        """
+        lock = self._lock
+        taken: list[bool] = []
+        try:
+            taken.extend(map(lock.acquire, _AT_ONCE))
+            if taken[0]:
+                act()
+        finally:
+            if taken and taken[0]:
+                lock.release()
+
+    def _admit_now(self) -> None:
+        self._admit(self._clock.monotonic())
+
+    def _turn_away(self, reason: str, problem: str, payload: AnyPayload) -> None:
+        # What has come in is counted there.
+        self.ledger.count("accepted")
+        self._drop(reason, problem, payload)
+
+    def _drop(self, reason: str, problem: str, payload: AnyPayload) -> None:
         self.ledger.count("dropped", reason)
         self._say(f"dropped {reason}", f"an event was dropped: {problem}")
         self._note_loss(Loss(reason=reason, problem=problem, body=payload.body))
@@ -206,11 +240,15 @@ class Sender:
 
     def _admit(self, now: float) -> None:
         """Move what log calls left in the inbox to the lanes."""
-        inbox, schedule = self._buffer.inbox, self._schedule
+        inbox, schedule = self.buffer.inbox, self._schedule
         for _ in range(len(inbox)):
-            schedule.add(inbox.popleft(), now)
+            found = inbox[0]
+            payload = TrackPayload(*found) if isinstance(found, tuple) else found
+            schedule.add(payload, now)
+            inbox.popleft()
+            self._admitted += 1
         self._weigh()
-        while self._buffer.overfull:
+        while self.buffer.overfull:
             held = schedule.evict()
             # What is on its way was within the bounds when it came; so what
             # passes them is not on its way.
@@ -220,8 +258,7 @@ class Sender:
             self._weigh()
 
     def _weigh(self) -> None:
-        self._buffer.held_events = self._schedule.events
-        self._buffer.held_bytes = self._schedule.size
+        self.buffer.weigh(self._schedule.events, self._schedule.size)
 
     def step(self) -> Attempt | float | None:
         """
@@ -326,7 +363,7 @@ class Sender:
             if thread.ident is None:
                 with self._lock:
                     self._threads -= 1
-                    self._call = True
+                    self.call = True
             if not isinstance(error, Exception):
                 raise
 
@@ -347,7 +384,7 @@ class Sender:
             # ends, and the next event starts another.
             with lock:
                 self._threads -= 1
-                self._call = True
+                self.call = True
             self._say("worker", f"a sender thread ended by {type(error).__name__}; the next starts")
 
     def _work_once(self) -> bool:
@@ -374,9 +411,9 @@ class Sender:
         if self._sleeping:
             if self._schedule.more(self._clock.monotonic()):
                 self._bell.put(None)
-                self._call = False
+                self.call = False
             else:
-                self._call = True
+                self.call = True
             return False
         spare = self._threads < self._settings.max_workers
         self._threads += spare
@@ -385,8 +422,8 @@ class Sender:
     def _fall_asleep(self) -> bool:
         """Announce that a ring will be of use; return False if something has come meanwhile."""
         self._sleeping += 1
-        self._call = True
-        if self._buffer.inbox:
+        self.call = True
+        if self.buffer.inbox:
             self._sleeping -= 1
             return False
         return True
@@ -401,11 +438,11 @@ class Sender:
             idle = seconds is None or seconds >= _IDLE
         with lock:
             self._sleeping -= 1
-            self._call = self._sleeping > 0
+            self.call = self._sleeping > 0
             ends = (idle and self._threads > 1) or (self._closed and not self._schedule.events)
             self._threads -= ends
             if not self._threads:
-                self._call = True
+                self.call = True
         return not ends
 
     def _attempt(self, attempt: Attempt, timeout: float | None = None) -> None:
@@ -564,6 +601,7 @@ class Sender:
     def close(self, timeout: float) -> bool:
         """Deliver what is held, take no more, let threads and connections go; see `finish`."""
         self._closed = True
+        self.buffer.shut()
         finished = self.finish(timeout)
         self._wake_all()
         self._transport.close()
@@ -583,6 +621,7 @@ class Sender:
         started = self._clock.monotonic()
         self.finish(seconds)
         self._last_words = last_words
+        self.buffer.shut()
         self._exit_seconds = max(0.0, seconds - (self._clock.monotonic() - started))
 
     def _deliver_at_exit(self) -> None:
@@ -592,14 +631,18 @@ class Sender:
 
     def stats(self) -> Stats:
         """Return what became of every event so far."""
-        buffer = self._buffer
-        inbox = sum(len(payload.body) for payload in list(buffer.inbox))
-        return make_stats(
-            self.ledger.read(),
-            pending_bytes=buffer.held_bytes + inbox,
-            threads=self._threads,
-            held_back=self._schedule.closed,
-        )
+        with self._locked(_PATIENCE) as locked:
+            if locked:
+                self._admit_now()
+            counts = self.ledger.read()
+            # An event is taken in before anything else can happen to it.
+            counts["accepted", ""] += self._admitted + len(self.buffer.inbox)
+            return make_stats(
+                counts,
+                pending_bytes=self.buffer.held_bytes,
+                threads=self._threads,
+                held_back=self._schedule.closed,
+            )
 
 
 def _nothing() -> None:

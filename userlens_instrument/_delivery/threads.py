@@ -15,29 +15,30 @@ class _Mark(threading.local):
     ours = False
 
 
-_mark = _Mark()
+#: Its attribute `ours` says it of the calling thread, for those who ask very often.
+own_thread = _Mark()
 
 
 def mark_own_thread() -> None:
     """Mark the calling thread as one of ours, for as long as it lives."""
-    _mark.ours = True
+    own_thread.ours = True
 
 
 def unmark_own_thread() -> None:
     """Take the mark off: in a child, the thread that forked is nobody's but the application's."""
-    _mark.ours = False
+    own_thread.ours = False
 
 
 @contextmanager
 def lent_thread() -> Iterator[None]:
     """Mark the calling thread as one of ours for a while: a flush that delivers by itself."""
-    before, _mark.ours = _mark.ours, True
+    before, own_thread.ours = own_thread.ours, True
     try:
         yield
     finally:
-        _mark.ours = before
+        own_thread.ours = before
 
 
 def is_own_thread() -> bool:
     """Return whether the calling thread is one of ours."""
-    return _mark.ours
+    return own_thread.ours
