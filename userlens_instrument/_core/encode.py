@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from userlens_instrument._core.extract import LONGEST_NAME
-from userlens_instrument._core.jsonable import TRUNCATED, Cleaner, Limits, dumps
+from userlens_instrument._core.jsonable import TRUNCATED, Cleaner, Limits, compact, dumps
 from userlens_instrument._core.redact import compile_redactor
 from userlens_instrument._core.times import format_time, parse_time
 from userlens_instrument.events import Event, Group, Identify, Payload, Track
@@ -35,7 +35,7 @@ class TrackPayload:
     Args:
         user_id: Decides the lane, and with it the order.
         name: The event's.
-        data: The properties as a JSON object in UTF-8; empty for none.
+        data: The properties as JSON in UTF-8, without the braces around them; empty for none.
         when: Seconds since the epoch, or None for no time; or what stood in a
             field ``timestamp``, with the seconds that count if it is no time.
     """
@@ -68,7 +68,7 @@ class TrackPayload:
             dumps(self.name),
         ]
         if self.data:
-            parts += (b',"properties":', self.data)
+            parts += (b',"properties":{', self.data, b"}")
         if self.moment is not None:
             parts += (b',"timestamp":"', format_time(self.moment).encode(), b'"')
         parts.append(b"}")
@@ -146,17 +146,17 @@ class Encoder:
         user = str(event.user_id)
         if isinstance(event, Track):
             properties = self._clean(event.properties, cleaner)
-            data = dumps(properties) if properties else b""
+            data = dumps(properties)[1:-1]
             return TrackPayload(user, self._name(event.event), data, self._moment(event.timestamp))
         traits = self._clean(event.traits, cleaner)
         if isinstance(event, Identify):
             tree: dict[str, Any] = {"type": "identify", "userId": user, "source": SOURCE}
             tree["traits"] = traits
-            return Payload(user, dumps(tree), "identify")
+            return Payload(user, compact(dumps(tree)), "identify")
         tree = _group(event)
         if traits:
             tree["traits"] = traits
-        return Payload(user, dumps(tree), "group")
+        return Payload(user, compact(dumps(tree)), "group")
 
     def _moment(self, timestamp: object) -> float | None:
         return timestamp if self._send_timestamp and isinstance(timestamp, float) else None

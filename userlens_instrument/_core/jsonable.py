@@ -425,17 +425,27 @@ def dumps(tree: dict[str, Any] | str) -> bytes:
 
 def dumps_flat(properties: dict[str, Any]) -> bytes | None:
     """
-    Return *properties* as `dumps` would; None if one of them needs a closer look.
+    Return *properties* as `dumps` would, less the braces; None if one needs a closer look.
 
     Args:
         properties: Texts, numbers, booleans and None.
     """
     try:
-        return orjson.dumps(properties)
+        return orjson.dumps(properties)[1:-1]  # a copy, see `compact`
     except (TypeError, ValueError):  # half a character, or an integer of more than 64 bits
         return None
     except AttributeError:  # there is no orjson, and the other encoder takes what it refuses
         return None
+
+
+def compact(data: bytes) -> bytes:
+    """
+    Return *data* in memory of its own size.
+
+    orjson (3.13, measured) hands out a block of 4 KiB, however little is in it: ten thousand
+    events that are held would be 40 MB and not 3.
+    """
+    return data[:-1] + data[-1:]
 
 
 def dumps_stdlib(tree: dict[str, Any] | str) -> bytes:
