@@ -166,11 +166,16 @@ class ScriptedServer:
         self.stop()
 
 
+# Bound and not listening: nobody answers there, and nobody else gets the port.
+_taken = []
+
+
 def closed_port():
-    """Return a loopback port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a loopback port on which nobody listens, and nobody will while the tests run."""
+    holder = socket.socket()
+    holder.bind(("127.0.0.1", 0))
+    _taken.append(holder)
+    return holder.getsockname()[1]
 
 
 def refuse_our_threads(monkeypatch):
