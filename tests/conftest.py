@@ -63,7 +63,7 @@ def transport():
 
 
 @pytest.fixture
-def make_client(server):
+def make_client_of_events(server):
     """Return a maker of clients that deliver to *server*, closed at the end."""
     made = []
 
@@ -82,6 +82,12 @@ def make_client(server):
     yield make
     for client in made:
         client.close(timeout=0)
+
+
+@pytest.fixture
+def make_client(make_client_of_events):
+    """Return the same; the tests of delivery have one that makes clients of batches, too."""
+    return make_client_of_events
 
 
 @pytest.fixture

@@ -34,7 +34,30 @@ class Request:
 
     @property
     def json(self):
-        return json.loads(self.body)
+        return json.loads(unwrapped(self.path, self.body))
+
+
+def as_tracks(body):
+    """Return the events of a batch as the bodies that they would have been by themselves."""
+    tracks = []
+    for entry in json.loads(body)["events"]:
+        assert entry.pop("is_raw") is False
+        assert entry.pop("id")
+        properties = entry.pop("properties")
+        track = {"type": "track", "userId": entry.pop("userId"), "source": "userlens-restapi"}
+        track["event"] = entry.pop("event")
+        if properties:
+            track["properties"] = properties
+        tracks.append(track | entry)
+    return tracks
+
+
+def unwrapped(path, body):
+    """Return a batch of one as if the event had been sent by itself; all else as it is."""
+    if path != "/raw/event":
+        return body
+    tracks = as_tracks(body)
+    return json.dumps(tracks[0]).encode() if len(tracks) == 1 else body
 
 
 @dataclass

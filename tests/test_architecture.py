@@ -31,6 +31,7 @@ LAYERS = [
         "_core.shape",
         "_core.outcome",
         "_core.schedule",
+        "_core.batches",
     ],
     ["typing"],
     [

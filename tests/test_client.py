@@ -441,6 +441,17 @@ def test_a_capturing_transport_answers_as_told():
     assert 400 == answers.send("/event", b"{}").status
 
 
+def test_a_capturing_transport_shows_the_events_of_a_batch_one_by_one(make_client):
+    """A user's test need not know how they travelled."""
+    transport = CapturingTransport()
+    client = make_client(transport=transport, delivery="batch")
+    client.track("u1", "First")
+    client.track("u2", "Second")
+
+    assert client.flush(PATIENCE)
+    assert {"First", "Second"} == {event["event"] for event in transport.events}
+
+
 # ---------------------------------------------------------------- the sender's corners
 
 

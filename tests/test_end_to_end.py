@@ -10,14 +10,16 @@ from collections import Counter, defaultdict
 
 import pytest
 import structlog
-from helpers import PATIENCE, WRITE_CODE, Reply, ScriptedServer
+from helpers import PATIENCE, WRITE_CODE, Reply, ScriptedServer, as_tracks
 from schema import assert_valid
 
 from userlens_instrument import UserlensHandler, UserlensProcessor
 from userlens_instrument._delivery.transport import UrllibTransport
+from userlens_instrument.inspector.validate import validate_raw
 
 
 THREADS, USERS, LINES = 8, 500, 10_000
+TRACKS = THREADS * len(range(0, LINES // THREADS, 3))
 
 
 class BadServer(ScriptedServer):
@@ -33,6 +35,7 @@ class BadServer(ScriptedServer):
         self.random = random.Random(seed)
         self.lock = threading.Lock()
         self.accepted = []
+        self.ids = []
         self.faults = Counter()
         self.never = threading.Event()
 
@@ -51,12 +54,20 @@ class BadServer(ScriptedServer):
             if dice < 0.036:
                 self.faults["stall"] += 1
                 return Reply(hold=self.never, act="close")
-            self.accepted.append(request.body)
+            if request.path == "/event":
+                self.accepted.append(json.loads(request.body))
+                return Reply()
+            if dice < 0.06 and request.body.count(b'"id"') > 1:
+                self.faults["413"] += 1
+                return Reply(status=413)
+            assert validate_raw(request.body).good
+            self.ids += [entry["id"] for entry in json.loads(request.body)["events"]]
+            self.accepted += as_tracks(request.body)
             return Reply()
 
 
-@pytest.mark.parametrize("seed", [1])
-def test_ten_thousand_lines_over_a_bad_network(make_client, seed):
+@pytest.mark.parametrize(("delivery", "seed"), [("event", 1), ("batch", 2)])
+def test_ten_thousand_lines_over_a_bad_network(make_client, delivery, seed):
     """
     Valid against the schema, in order per user, nothing lost, nothing twice.
 
@@ -66,6 +77,10 @@ def test_ten_thousand_lines_over_a_bad_network(make_client, seed):
     with BadServer(seed) as server:
         client = make_client(
             events_url=server.url,
+            raw_url=server.url,
+            delivery=delivery,
+            batch_max_events=50,
+            batch_linger=0.02,
             read_timeout=2.0,
             backoff_base=0.005,
             backoff_cap=0.05,
@@ -100,12 +115,14 @@ def test_ten_thousand_lines_over_a_bad_network(make_client, seed):
 
         assert client.flush(PATIENCE * 6)
         server.never.set()
-        bodies = [json.loads(body) for body in server.accepted]
+        bodies = server.accepted
 
     stats = client.stats()
     assert (LINES, LINES, 0) == (stats.accepted, stats.delivered, stats.pending)
     assert LINES == len(bodies)
-    assert {"500", "503", "reset"} <= set(server.faults), "the faults fired"
+    faults = {"500", "503", "reset"} | ({"413"} if delivery == "batch" else set())
+    assert faults <= set(server.faults), "the faults fired"
+    assert len(set(server.ids)) == len(server.ids) == (0 if delivery == "event" else TRACKS)
     assert stats.retried > 0
     lanes = defaultdict(list)
     for body in bodies:

@@ -54,6 +54,11 @@ class Settings:
             warning, then every event is counted as dropped and none is sent.
         events_url: Base URL for ``POST /event``.
         raw_url: Base URL for ``POST /raw/event``.
+        delivery: ``event`` sends each event by itself; ``batch`` sends tracks of many
+            users together, to ``raw_url``.
+        batch_max_events: Most events of a batch.
+        batch_max_bytes: Largest body of a batch, in bytes; a larger event goes alone.
+        batch_linger: How long an event waits for company, in seconds; a flush cuts it short.
         max_workers: Most sender threads at a time. An idle sender holds one.
         max_queue_events: Most events held in memory.
         max_queue_bytes: Most bytes of event bodies held in memory.
@@ -97,6 +102,11 @@ class Settings:
     write_code: str | None = field(default=None, repr=False)
     events_url: str = "https://events.userlens.io"
     raw_url: str = "https://raw.userlens.io"
+    delivery: str = "event"
+    # 100: the most that the browser SDK keeps. 500 kB: what segment sends at most.
+    batch_max_events: int = 100
+    batch_max_bytes: int = 500_000
+    batch_linger: float = 1.0
     max_workers: int = 8
     max_queue_events: int = 10_000
     max_queue_bytes: int = 32 * 1024 * 1024
@@ -344,6 +354,12 @@ def _check_overflow(name: str, value: Any) -> str:
     return value
 
 
+def _check_delivery(name: str, value: Any) -> str:
+    if not isinstance(value, str) or value not in {"event", "batch"}:
+        raise SettingsError(name, "is no way of delivery", "give 'event' or 'batch'")
+    return value
+
+
 def _check_names(name: str, value: Any) -> tuple[str, ...]:
     # A lone text is a sequence of letters: the mistake everyone makes once.
     if isinstance(value, (str, bytes)):
@@ -403,6 +419,8 @@ def _imported(name: str, place: str) -> Any:
 
 # Smallest and largest sensible value of each.
 _INTEGERS: dict[str, tuple[int, int]] = {
+    "batch_max_events": (1, 10_000),
+    "batch_max_bytes": (1024, 2**30),
     "max_workers": (1, 256),
     "max_queue_events": (1, 10_000_000),
     "max_queue_bytes": (1024, 2**40),
@@ -413,6 +431,7 @@ _INTEGERS: dict[str, tuple[int, int]] = {
     "max_body_bytes": (_SMALLEST_BODY, 2**30),
 }
 _SECONDS: dict[str, tuple[float, float]] = {
+    "batch_linger": (0.0, 600.0),
     "connect_timeout": (0.01, 600.0),
     "read_timeout": (0.01, 600.0),
     "retry_for": (0.0, 30 * _LONGEST_WAIT),
@@ -426,6 +445,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "write_code": _check_write_code,
     "events_url": _check_url,
     "raw_url": _check_url,
+    "delivery": _check_delivery,
     "overflow": _check_overflow,
     "max_events_per_minute": _check_pace,
     "send_timestamp": _check_flag,

@@ -62,9 +62,10 @@ class CapturingTransport:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """Every body sent, parsed, in the order of arrival."""
+        """Every event sent, parsed, in the order of arrival; those of a batch one by one."""
         with self._lock:
-            return [json.loads(body) for body in self.bodies]
+            bodies = [json.loads(body) for body in self.bodies]
+        return [event for body in bodies for event in body.get("events", [body])]
 
 
 class FakeClock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from typing import NamedTuple
 
 import pytest
 from hypothesis import settings as hypothesis_settings
@@ -17,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from userlens_instrument._core.outcome import Answer, Failure, Waits
-from userlens_instrument._core.schedule import Attempt, Policy, Schedule, Settled, Wait
+from userlens_instrument._core.schedule import Attempt, Held, Policy, Schedule, Settled, Wait
 from userlens_instrument.events import Payload
 
 
@@ -37,6 +38,16 @@ TLS = Answer(failure=Failure.TLS)
 NOBODY = Answer(failure=Failure.CONNECT)
 TIMEOUT = Answer(failure=Failure.TIMEOUT)
 STALE = Answer(failure=Failure.STALE)
+
+
+class End(NamedTuple):
+    held: Held | None
+    loss: str | None
+
+
+def end(settled):
+    """Return the one event for which that was the end, and why; two times None if it goes on."""
+    return End(*settled.ended[0]) if settled.ended else End(None, None)
 
 
 class Desk:
@@ -73,7 +84,7 @@ class Desk:
                 assert found.until > self.now
                 self.now = found.until
                 continue
-            if self.settle(found, answer).loss is None:
+            if end(self.settle(found, answer)).loss is None:
                 arrived.append((found.lane.user_id, int(found.held.payload.body)))
         return arrived
 
@@ -183,8 +194,8 @@ def test_the_end_of_it(answer, loss):
 
     _, settled = desk.send(answer)
 
-    assert Settled(finished=settled.finished, loss=loss) == settled
-    assert b"1" == settled.finished.payload.body
+    assert Settled(ended=((end(settled).held, loss),)) == settled
+    assert b"1" == end(settled).held.payload.body
     assert b"2" == desk.next().held.payload.body
 
 
@@ -249,7 +260,7 @@ def test_poison():
         if found.lane.user_id == "good":
             desk.settle(found, OK)
         else:
-            fates.append(desk.settle(found, ERROR).loss)
+            fates.append(end(desk.settle(found, ERROR)).loss)
 
     assert [None, None, "attempts_exhausted"] == fates
     assert ("poison", 2) in desk.drain()
@@ -282,8 +293,8 @@ def test_expired(answer):
 
     user, settled = desk.send(answer)
 
-    assert ("a", "expired") == (user, settled.loss)
-    assert b"1" == settled.finished.payload.body
+    assert ("a", "expired") == (user, end(settled).loss)
+    assert b"1" == end(settled).held.payload.body
 
 
 def test_old_but_good():
@@ -676,16 +687,16 @@ def test_week_of_outage(answer):
     desk = Desk(max_attempts=1_000_000)
     users = [f"user {number % 50}" for number in range(1_000)]
     desk.add(*users)
-    end = desk.now + 7 * DAY
+    week = desk.now + 7 * DAY
     attempts = 0
-    while desk.now < end:
+    while desk.now < week:
         found = desk.next()
         if isinstance(found, Wait):
             assert found.until <= desk.now + 60.0
             desk.now = found.until
             continue
         attempts += 1
-        assert desk.settle(found, answer).finished is None
+        assert end(desk.settle(found, answer)).held is None
 
     # Once the waits have grown: one each 15 seconds on average, or each minute.
     assert attempts <= 7 * DAY / (60.0 if answer is UNAUTHORIZED else 15.0) + 10
@@ -694,7 +705,7 @@ def test_week_of_outage(answer):
     for user in set(users):
         mine = [number for who, number in arrived if who == user]
         assert sorted(mine) == mine
-    assert desk.now < end + 120.0
+    assert desk.now < week + 120.0
 
 
 def test_week_of_outage_and_eviction():
@@ -804,7 +815,7 @@ class Lanes(RuleBasedStateMachine):
         was_closed = self.schedule.closed
         settled = self.schedule.settle(attempt, answer, now=self.now, wall=WALL, draw=lambda: draw)
         payload = attempt.held.payload
-        assert (settled.finished is None) == settled.retried
+        assert (end(settled).held is None) == settled.retried
         if answer in (OK, BAD, LARGE):
             self.not_before = 0.0
             assert settled.opened == (was_closed is not None)
@@ -813,17 +824,17 @@ class Lanes(RuleBasedStateMachine):
             assert self.schedule.closed is not None
         if settled.closed is not None:
             assert settled.closed == self.schedule.closed != was_closed
-        if settled.finished is None:
+        if end(settled).held is None:
             return
-        assert settled.finished is attempt.held
-        self.counts[settled.loss] += 1
-        self.delivered += settled.loss is None
+        assert end(settled).held is attempt.held
+        self.counts[end(settled).loss] += 1
+        self.delivered += end(settled).loss is None
         assert {OK: None, BAD: "rejected", LARGE: "too_large"}.get(
-            answer, settled.loss
-        ) == settled.loss
-        if settled.loss == "expired":
+            answer, end(settled).loss
+        ) == end(settled).loss
+        if end(settled).loss == "expired":
             assert self.now - self.since[payload.body] > self.policy.retry_for
-        if settled.loss == "attempts_exhausted":
+        if end(settled).loss == "attempts_exhausted":
             assert self.delivered > 0
         self._remove(payload)
 
@@ -897,7 +908,7 @@ class Lanes(RuleBasedStateMachine):
                 settled = self.schedule.settle(
                     attempt, OK, now=self.now, wall=WALL, draw=lambda: 0.5
                 )
-                assert settled.finished is attempt.held
+                assert end(settled).held is attempt.held
                 arrived.setdefault(attempt.lane.user_id, []).append(attempt.held.payload)
         assert expected == arrived
         assert 0 == self.schedule.size

@@ -26,6 +26,10 @@ DEFAULTS = {
     "write_code": None,
     "events_url": "https://events.userlens.io",
     "raw_url": "https://raw.userlens.io",
+    "delivery": "event",
+    "batch_max_events": 100,
+    "batch_max_bytes": 500_000,
+    "batch_linger": 1.0,
     "max_workers": 8,
     "max_queue_events": 10_000,
     "max_queue_bytes": 33_554_432,
@@ -58,6 +62,9 @@ DEFAULTS = {
 
 # Smallest and largest of each number.
 BOUNDS = {
+    "batch_max_events": (1, 10_000),
+    "batch_max_bytes": (1024, 2**30),
+    "batch_linger": (0.0, 600.0),
     "max_workers": (1, 256),
     "max_queue_events": (1, 10_000_000),
     "max_queue_bytes": (1024, 2**40),
@@ -558,6 +565,10 @@ ENVIRONMENT = {
     "write_code": (" wc\n", "wc"),
     "events_url": (" http://localhost:8899/ ", "http://localhost:8899"),
     "raw_url": ("https://raw.example.com", "https://raw.example.com"),
+    "delivery": ("batch", "batch"),
+    "batch_max_events": ("50", 50),
+    "batch_max_bytes": ("100000", 100_000),
+    "batch_linger": ("0.5", 0.5),
     "max_workers": ("3", 3),
     "max_queue_events": (" 5 ", 5),
     "max_queue_bytes": ("1_024", 1024),

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import socket
+import stat
 import sys
 import textwrap
 import threading
@@ -150,8 +151,10 @@ def connections_to(port):
     """Return how many connections to loopback *port* this process has open."""
     found = 0
     for descriptor in range(256):
-        with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as copy:
-            found += copy.getpeername()[1] == port
+        with suppress(OSError):
+            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                with socket.socket(fileno=os.dup(descriptor)) as copy:
+                    found += copy.getpeername()[1] == port
     return found
 
 

@@ -74,6 +74,27 @@ class TrackPayload:
         parts.append(b"}")
         return b"".join(parts)
 
+    def entry(self, event_id: str) -> bytes:
+        """
+        Return it as one of the ``events`` of ``POST /raw/event``: a custom event.
+
+        Args:
+            event_id: A UUID, the same each time this is sent.
+        """
+        parts = [b'{"id":"', event_id.encode()]
+        if self.moment is not None:
+            parts += (b'","timestamp":"', format_time(self.moment).encode())
+        parts += (
+            b'","event":',
+            dumps(self.name),
+            b',"is_raw":false,"userId":',
+            dumps(self.user_id),
+            b',"properties":{',
+            self.data,
+            b"}}",
+        )
+        return b"".join(parts)
+
 
 #: What is delivered.
 AnyPayload: TypeAlias = Payload | TrackPayload

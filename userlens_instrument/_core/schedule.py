@@ -16,7 +16,7 @@ import heapq
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from userlens_instrument._core.outcome import (
     Answer,
@@ -73,7 +73,7 @@ class Held:
         self.next: Held | None = None
 
 
-class _State(Enum):
+class LaneState(Enum):
     READY = 1
     IN_FLIGHT = 2
     WAITING = 3
@@ -88,7 +88,7 @@ class Lane:
         self.user_id = held.payload.user_id
         self.head: Held | None = held
         self.tail = held
-        self.state = _State.READY
+        self.state = LaneState.READY
         #: Failed attempts of the head.
         self.attempts = 0
         #: How many events had been delivered when the head first failed.
@@ -119,6 +119,46 @@ class Attempt:
     probe: bool
 
 
+class Batch:
+    """
+    Events that go out together, and those that have to go after them.
+
+    Attributes:
+        events: What goes next.
+        later: What came of dividing it: pieces, the next one last.
+        attempts: Failed attempts of *events*.
+        delivered_before: How many events had been delivered when they first failed.
+    """
+
+    __slots__ = ("attempts", "delivered_before", "events", "later")
+
+    def __init__(self, events: list[Held]) -> None:
+        self.events = events
+        self.later: list[list[Held]] = []
+        self.attempts = 0
+        self.delivered_before = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchAttempt:
+    """
+    Events of many users, to be sent now and reported by `Schedule.settle`.
+
+    Attributes:
+        batch: What they are.
+        epoch: As of `Attempt`.
+        probe: As of `Attempt`.
+    """
+
+    batch: Batch
+    epoch: int
+    probe: bool
+
+
+AnyAttempt: TypeAlias = Attempt | BatchAttempt
+Waiting: TypeAlias = Lane | Batch
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
     """
@@ -137,15 +177,14 @@ class Settled:
     What an attempt led to.
 
     Attributes:
-        finished: The event, if this was the end of it.
-        loss: Why it was not delivered, as statistics count it; None if it was, or goes on.
-        retried: Whether it is tried again.
+        ended: The events for which this was the end, each with why it was not
+            delivered, as statistics count it; None if it was.
+        retried: Whether the rest is tried again.
         closed: Why the gate has closed, if it just has, or for another reason than before.
         opened: Whether the gate has just opened.
     """
 
-    finished: Held | None = None
-    loss: str | None = None
+    ended: tuple[tuple[Held, str | None], ...] = ()
     retried: bool = False
     closed: str | None = None
     opened: bool = False
@@ -168,7 +207,7 @@ class Schedule:
         # Lanes in it that `evict` has emptied.
         self._emptied = 0
         # When, whose; and whether the server asked for it.
-        self._waiting: list[tuple[float, int, Lane, bool]] = []
+        self._waiting: list[tuple[float, int, Waiting, bool]] = []
         self._seq = 0
         self._delivered = 0
         # A dict that has lost its first entries walks over their graves each
@@ -183,6 +222,8 @@ class Schedule:
         self._failures = 0
         self._epoch = 0
         self._suspects: set[str] = set()
+        #: Whether what could wait for company goes at once: somebody flushes.
+        self.rushing = False
         #: Events held, those on their way included.
         self.events = 0
         #: Bytes of their bodies.
@@ -199,6 +240,11 @@ class Schedule:
         return self._seq
 
     @property
+    def lingers(self) -> bool:
+        """Whether something waits for company, so that more need not be announced."""
+        return False
+
+    @property
     def closed(self) -> str | None:
         """Why the gate is closed, or None if it is open."""
         return None if self._probe_at is None else self._reason
@@ -210,8 +256,8 @@ class Schedule:
         # What may fail for lack of memory comes before it is counted, so that
         # an event is either in here or still with the caller.
         if lane is None:
-            lane = Lane(held)
-            self._ready.append(lane)
+            lane = self._make_lane(held)
+            self._line_up(lane)
             self._lanes[payload.user_id] = lane
         else:
             lane.tail.next = held
@@ -222,20 +268,31 @@ class Schedule:
         self.events += 1
         self.size += payload.size
 
+    def _make_lane(self, held: Held) -> Lane:
+        return Lane(held)
+
+    def _line_up(self, lane: Lane) -> None:
+        """Have *lane* wait for its turn."""
+        lane.state = LaneState.READY
+        self._ready.append(lane)
+
     def more(self, now: float) -> bool:
         """Return whether another worker would find something to send right now."""
         return bool(self._ready) and self._probe_at is None and now >= self._next_slot
 
-    def next(self, now: float) -> Attempt | Wait:
+    def next(self, now: float) -> AnyAttempt | Wait:
         """Return what to send now, or how long there is nothing to send."""
         while self._waiting and self._waiting[0][0] <= now:
             self._wake(heapq.heappop(self._waiting)[2])
-        probe = self._probe_at is not None
         if self._probe_at is not None:
             if self._probing:
                 return Wait(until=None)
             if now < self._probe_at:
                 return Wait(until=self._probe_at)
+        return self._pick(now)
+
+    def _pick(self, now: float) -> AnyAttempt | Wait:
+        """Do as `next`, where the gate lets something through."""
         while self._ready and self._ready[0].head is None:
             self._ready.popleft()
             self._emptied -= 1
@@ -245,22 +302,28 @@ class Schedule:
             return Wait(until=self._next_slot)
         lane = self._ready.popleft()
         assert lane.head is not None  # noqa: S101 - see the loop above
-        self._next_slot = now + self._policy.spacing
-        lane.state = _State.IN_FLIGHT
+        lane.state = LaneState.IN_FLIGHT
+        probe = self._leave(now, 1)
+        return Attempt(lane=lane, held=lane.head, epoch=self._epoch, probe=probe)
+
+    def _leave(self, now: float, number: int) -> bool:
+        """Take note that *number* events go out; return whether they are a probe."""
+        self._next_slot = now + self._policy.spacing * number
+        probe = self._probe_at is not None
         # One that went out before the gate was opened, by another's success,
         # may still be on its way.
         self._probing = self._probing or probe
-        return Attempt(lane=lane, held=lane.head, epoch=self._epoch, probe=probe)
+        return probe
 
-    def _wake(self, lane: Lane) -> None:
+    def _wake(self, waiting: Waiting) -> None:
         # A lane may have been woken by `hurry`, or evicted, since it was put there.
-        if lane.state is _State.WAITING and lane.head is not None:
-            lane.state = _State.READY
-            self._ready.append(lane)
+        assert isinstance(waiting, Lane)  # noqa: S101 - here nothing else waits
+        if waiting.state is LaneState.WAITING and waiting.head is not None:
+            self._line_up(waiting)
 
     def settle(
         self,
-        attempt: Attempt,
+        attempt: AnyAttempt,
         answer: Answer,
         *,
         now: float,
@@ -277,6 +340,7 @@ class Schedule:
             wall: Seconds since the epoch.
             draw: Returns a float in [0.0, 1.0).
         """
+        assert isinstance(attempt, Attempt)  # noqa: S101 - there is no other, see `BatchSchedule`
         lane = attempt.lane
         if attempt.probe:
             self._probing = False
@@ -293,9 +357,9 @@ class Schedule:
             opened = self._open()
             self._delivered += isinstance(outcome, Delivered)
             loss = outcome.reason if isinstance(outcome, Refused) else None
-            return Settled(finished=self._finish(lane), loss=loss, opened=opened)
+            return Settled(ended=((self._finish(lane), loss),), opened=opened)
         if isinstance(outcome, RetryLater) and outcome.free:
-            lane.state = _State.READY
+            lane.state = LaneState.READY
             self._ready.appendleft(lane)
             return Settled(retried=True)
         return self._failed(attempt, answer, outcome, now)
@@ -304,34 +368,39 @@ class Schedule:
         self, attempt: Attempt, answer: Answer, outcome: RetryLater | EndpointDown, now: float
     ) -> Settled:
         lane = attempt.lane
-        if isinstance(outcome, EndpointDown):
-            closed = self._close(attempt, outcome)
-            # What was not read cannot be to blame.
-            counts = answer.status is not None and outcome.reason == "unavailable"
-        else:
-            closed = None
-            counts = True
-            self._suspects.add(lane.user_id)
-            if attempt.probe or len(self._suspects) >= _SUSPECTS:
-                closed = self._close(
-                    attempt,
-                    EndpointDown(at=outcome.at, reason="unavailable", stated=outcome.stated),
-                )
+        closed, counts = self._take_failure(attempt, lane.user_id, answer, outcome)
         if lane.attempts == 0:
             lane.delivered_before = self._delivered
         lane.attempts += counts
         loss = self._given_up(lane, attempt.held, now)
         if loss is not None:
-            return Settled(finished=self._finish(lane), loss=loss, closed=closed)
+            return Settled(ended=((self._finish(lane), loss),), closed=closed)
         if isinstance(outcome, RetryLater) and self._probe_at is None:
-            lane.state = _State.WAITING
+            lane.state = LaneState.WAITING
             heapq.heappush(self._waiting, (outcome.at, attempt.held.seq, lane, outcome.stated))
         else:
             # The gate decides when; at the end of the line, so that the next
             # probe is another user's: one poisonous body cannot hold it shut.
-            lane.state = _State.READY
-            self._ready.append(lane)
+            self._line_up(lane)
         return Settled(retried=True, closed=closed)
+
+    def _take_failure(
+        self,
+        attempt: AnyAttempt,
+        user_id: str,
+        answer: Answer,
+        outcome: RetryLater | EndpointDown,
+    ) -> tuple[str | None, bool]:
+        """Return why the gate closes, if that is news, and whether the event may be to blame."""
+        if isinstance(outcome, EndpointDown):
+            # What was not read cannot be to blame.
+            counts = answer.status is not None and outcome.reason == "unavailable"
+            return self._close(attempt, outcome), counts
+        self._suspects.add(user_id)
+        if attempt.probe or len(self._suspects) >= _SUSPECTS:
+            down = EndpointDown(at=outcome.at, reason="unavailable", stated=outcome.stated)
+            return self._close(attempt, down), True
+        return None, True
 
     def _given_up(self, lane: Lane, held: Held, now: float) -> str | None:
         if now - held.since > self._policy.retry_for:
@@ -350,8 +419,7 @@ class Schedule:
         if lane.head is None:
             del self._lanes[lane.user_id]
         else:
-            lane.state = _State.READY
-            self._ready.append(lane)
+            self._line_up(lane)
         return held
 
     def _forget(self, held: Held) -> None:
@@ -359,7 +427,7 @@ class Schedule:
         self.size -= held.payload.size
         self._by_age.pop(held.seq, None)
 
-    def _close(self, attempt: Attempt, outcome: EndpointDown) -> str | None:
+    def _close(self, attempt: AnyAttempt, outcome: EndpointDown) -> str | None:
         """Close the gate, or keep it closed for longer; return why, if that is news."""
         news = outcome.reason if self._reason != outcome.reason else None
         if self._probe_at is not None and attempt.epoch != self._epoch:
@@ -402,7 +470,7 @@ class Schedule:
         """Remove the oldest event that is not on its way, and return it, or None."""
         for held in self._by_age.values():  # at most the ones on their way are passed over
             lane = self._lanes[held.payload.user_id]
-            if lane.state is not _State.IN_FLIGHT:
+            if lane.state is not LaneState.IN_FLIGHT:
                 lane.head = held.next
                 lane.attempts = 0
                 if lane.head is None:
@@ -420,7 +488,7 @@ class Schedule:
     def _leave_line(self, lane: Lane) -> None:
         # Behind a closed gate nobody moves up: the line is tidied once half of
         # it is empty lanes, or they would pile up for as long as an outage lasts.
-        self._emptied += lane.state is _State.READY
+        self._emptied += lane.state is LaneState.READY
         if self._emptied * 2 > len(self._ready):
             self._ready = deque(lane for lane in self._ready if lane.head is not None)
             self._emptied = 0

@@ -11,13 +11,15 @@ from __future__ import annotations
 import random
 import sys
 import threading
+import uuid
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from userlens_instrument._core.batches import Batching, BatchSchedule
 from userlens_instrument._core.encode import TrackPayload
 from userlens_instrument._core.outcome import Answer, Failure, Waits
-from userlens_instrument._core.schedule import Attempt, Held, Policy, Schedule, Settled
+from userlens_instrument._core.schedule import AnyAttempt, Attempt, Held, Policy, Schedule, Wait
 from userlens_instrument._delivery.buffer import Buffer
 from userlens_instrument._delivery.errands import Errands
 from userlens_instrument._delivery.stats import Ledger, Stats, make_stats
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 # Seconds without work after which a worker beyond the first ends.
 _IDLE = 5.0
+# Seconds after which a worker whose batch waits for company looks whether it is full.
+_GLANCE = 0.1
 # Documented: "more than 10,000 events a minute: contact us first".
 _DOCUMENTED_PACE = 10_000
 # Losses that wait for on_error to be called, each with its body; past that they
@@ -126,7 +130,9 @@ class Sender:
             max_bytes=settings.max_queue_bytes,
             drop_oldest=self._drop_oldest,
         )
-        self._schedule = Schedule(self._policy)
+        self._schedule = self._make_schedule()
+        # What makes the ids of batched events this process' own, and no other's.
+        self._id = uuid.uuid4().hex
         self._barriers: list[_Barrier] = []
         self._losses.reset()
         self._threads = 0
@@ -142,6 +148,17 @@ class Sender:
         self._exit_seconds: float | None = None
         self._last_words: Callable[[], None] = _nothing
         self._minute = (0.0, 0)
+
+    def _make_schedule(self) -> Schedule:
+        settings = self._settings
+        if settings.delivery == "event":
+            return Schedule(self._policy)
+        batching = Batching(
+            max_events=settings.batch_max_events,
+            max_bytes=settings.batch_max_bytes,
+            linger=settings.batch_linger,
+        )
+        return BatchSchedule(self._policy, batching)
 
     def reset_after_fork(self) -> None:
         """Start afresh in a forked child, with connections of its own."""
@@ -168,7 +185,7 @@ class Sender:
         if not self.buffer.offer(payload):
             self._turn_away("queue_full", "the buffer is full", payload)
             return
-        if self.call:
+        if self.call or (not light and self._schedule.lingers):
             self.ring()
         if not light:
             self._if_free(self._admit_now)
@@ -260,7 +277,7 @@ class Sender:
     def _weigh(self) -> None:
         self.buffer.weigh(self._schedule.events, self._schedule.size)
 
-    def step(self) -> Attempt | float | None:
+    def step(self) -> AnyAttempt | float | None:
         """
         Return what to send now, or the seconds until there may be something.
 
@@ -268,48 +285,44 @@ class Sender:
         """
         now = self._clock.monotonic()
         self._admit(now)
+        self._schedule.rushing = bool(self._barriers)
         found = self._schedule.next(now)
-        if isinstance(found, Attempt):
+        if not isinstance(found, Wait):
             return found
         return None if found.until is None else max(0.0, found.until - now)
 
-    def _settle(self, attempt: Attempt, answer: Answer) -> None:
+    def _settle(self, attempt: AnyAttempt, answer: Answer) -> None:
         now, wall = self._clock.monotonic(), self._clock.wall()
         settled = self._schedule.settle(attempt, answer, now=now, wall=wall, draw=self._draw)
         self._weigh()
         if settled.retried:
             self.ledger.count("retried")
-        if settled.finished is not None:
-            self._finished(settled, answer)
+        delivered = sum(loss is None for _, loss in settled.ended)
+        if delivered:
+            self.ledger.count("delivered", "", delivered)
+        for held, loss in settled.ended:
+            if loss is not None:
+                self._lost(held, loss, answer)
+            if self._barriers:
+                self._lower_barriers(held)
         if settled.closed is not None:
             self._say(f"closed {settled.closed}", self._closed_line(settled.closed, answer))
         if settled.opened:
             self._say("opened", "Userlens takes events again")
-        self._watch_pace(now)
+        self._watch_pace(now, len(settled.ended) or 1)
 
-    def _finished(self, settled: Settled, answer: Answer) -> None:
-        held = settled.finished
-        assert held is not None  # noqa: S101 - the caller looked
-        if settled.loss is None:
-            self.ledger.count("delivered")
-        else:
-            refused = settled.loss in ("rejected", "too_large")
-            self.ledger.count("refused" if refused else "dropped", settled.loss)
-            problem = _problem(settled.loss, answer)
-            self._say(
-                f"lost {settled.loss} {answer.status}",
-                f"an event is not delivered: {problem}; it is counted as {settled.loss}, "
-                "and on_error gets its body",
-            )
-            self._note_loss(
-                Loss(
-                    reason=settled.loss,
-                    problem=problem,
-                    status=answer.status,
-                    body=held.payload.body,
-                )
-            )
-        self._lower_barriers(held)
+    def _lost(self, held: Held, loss: str, answer: Answer) -> None:
+        refused = loss in ("rejected", "too_large")
+        self.ledger.count("refused" if refused else "dropped", loss)
+        problem = _problem(loss, answer)
+        self._say(
+            f"lost {loss} {answer.status}",
+            f"an event is not delivered: {problem}; it is counted as {loss}, "
+            "and on_error gets its body",
+        )
+        self._note_loss(
+            Loss(reason=loss, problem=problem, status=answer.status, body=held.payload.body)
+        )
 
     def _lower_barriers(self, held: Held) -> None:
         # A copy: a flush whose time is up takes its barrier away without the lock,
@@ -333,14 +346,14 @@ class Sender:
             f"at most {self._settings.max_queue_events}, and tried again"
         )
 
-    def _watch_pace(self, now: float) -> None:
+    def _watch_pace(self, now: float, events: int) -> None:
         if self._settings.max_events_per_minute is not None:
             return
         since, number = self._minute
         if now - since >= 60.0:
             since, number = now, 0
-        self._minute = (since, number + 1)
-        if number + 1 == _DOCUMENTED_PACE:
+        self._minute = (since, number + events)
+        if number < _DOCUMENTED_PACE <= number + events:
             self._say(
                 "pace",
                 "more than 10,000 events a minute: Userlens asks to be contacted first "
@@ -391,10 +404,11 @@ class Sender:
         """Send one event, or sleep until there may be one; return False to end this worker."""
         with self._lock:
             found = self.step()
-            spare = isinstance(found, Attempt) and self._wants_spare()
-            if not isinstance(found, Attempt) and not self._fall_asleep():
+            attempt = None if isinstance(found, (float, type(None))) else found
+            spare = attempt is not None and self._wants_spare()
+            if attempt is None and not self._fall_asleep():
                 return True
-        if not isinstance(found, Attempt):
+        if isinstance(found, (float, type(None))):
             return self._sleep(found)
         if spare:
             self._spawn()
@@ -413,7 +427,7 @@ class Sender:
                 self._bell.put(None)
                 self.call = False
             else:
-                self.call = True
+                self.call = not self._schedule.lingers
             return False
         spare = self._threads < self._settings.max_workers
         self._threads += spare
@@ -422,6 +436,9 @@ class Sender:
     def _fall_asleep(self) -> bool:
         """Announce that a ring will be of use; return False if something has come meanwhile."""
         self._sleeping += 1
+        if self._schedule.lingers:
+            # What comes meanwhile waits for the same moment: nobody need ring.
+            return True
         self.call = True
         if self.buffer.inbox:
             self._sleeping -= 1
@@ -431,26 +448,29 @@ class Sender:
     def _sleep(self, seconds: float | None) -> bool:
         """Wait for the bell, or for *seconds*; return False if this worker is to end."""
         lock = self._lock
+        most = _GLANCE if self._schedule.lingers else _IDLE
         try:
-            self._bell.get(timeout=_IDLE if seconds is None else min(seconds, _IDLE))
+            self._bell.get(timeout=most if seconds is None else min(seconds, most))
             idle = False
         except Empty:
             idle = seconds is None or seconds >= _IDLE
         with lock:
             self._sleeping -= 1
-            self.call = self._sleeping > 0
+            self.call = self._sleeping > 0 and not self._schedule.lingers
             ends = (idle and self._threads > 1) or (self._closed and not self._schedule.events)
             self._threads -= ends
             if not self._threads:
                 self.call = True
         return not ends
 
-    def _attempt(self, attempt: Attempt, timeout: float | None = None) -> None:
+    def _attempt(self, attempt: AnyAttempt, timeout: float | None = None) -> None:
         """Make *attempt*, and take in what came of it."""
         schedule, lock = self._schedule, self._lock
         answer = Answer(failure=Failure.INTERNAL)
+        what = ""
         try:
-            answer = self._transport.send("/event", attempt.held.payload.body, timeout=timeout)
+            path, body, what = self._request(attempt)
+            answer = self._transport.send(path, body, timeout=timeout)
         except Exception as error:
             # The transport promises not to; if it does, the event is not lost
             # and the thread does not die.
@@ -460,9 +480,33 @@ class Sender:
                 if self._schedule is schedule:
                     self._settle(attempt, answer)
         if self._settings.debug:
-            what = answer.status if answer.failure is None else answer.failure.value
-            kind = attempt.held.payload.kind
-            self._say(None, f"debug: a {kind} of {len(attempt.held.payload.body)} bytes: {what}")
+            outcome = answer.status if answer.failure is None else answer.failure.value
+            self._say(None, f"debug: {what}: {outcome}")
+
+    def _request(self, attempt: AnyAttempt) -> tuple[str, bytes, str]:
+        """Return path and body of *attempt*, and what it is in words."""
+        if isinstance(attempt, Attempt):
+            payload = attempt.held.payload
+            body = payload.body
+            return "/event", body, f"a {payload.kind} of {len(body)} bytes"
+        entries = [self._entry(held) for held in attempt.batch.events]
+        fits = _fitting(entries, self._settings.batch_max_bytes)
+        if fits < len(entries):
+            schedule = self._schedule
+            assert isinstance(schedule, BatchSchedule)  # noqa: S101 - nobody else makes batches
+            with self._lock:
+                schedule.shorten(attempt, fits)
+            del entries[fits:]
+        body = b'{"events":[' + b",".join(entries) + b"]}"
+        return "/raw/event", body, f"a batch of {len(entries)}, {len(body)} bytes"
+
+    def _entry(self, held: Held) -> bytes:
+        payload = held.payload
+        assert isinstance(payload, TrackPayload)  # noqa: S101 - the others go alone
+        own = self._id
+        # In the form of a random UUID, and as good as one: the last part counts.
+        event_id = f"{own[:8]}-{own[8:12]}-{own[12:16]}-{own[16:20]}-{held.seq:012x}"
+        return payload.entry(event_id)
 
     def _tell(self, loss: Loss) -> None:
         """Call `Settings.on_error`, whatever it does: on a thread where nothing waits for it."""
@@ -534,10 +578,10 @@ class Sender:
                     return
                 with self._locked(left) as locked:
                     found = self.step() if locked else left
-                if isinstance(found, Attempt):
-                    self._attempt(found, timeout=left)
-                else:
+                if found is None or isinstance(found, float):
                     nap.wait(left if found is None else min(left, found))
+                else:
+                    self._attempt(found, timeout=left)
 
     def hurry(self) -> None:
         """Give what waits for a retry one more try at once."""
@@ -588,7 +632,7 @@ class Sender:
                 return None
             self._admit(self._clock.monotonic())
             left = self._schedule.payloads()
-            self._schedule = Schedule(self._policy)
+            self._schedule = self._make_schedule()
             self._weigh()
         for payload in left:
             self.ledger.count("dropped", "shutdown")
@@ -663,6 +707,16 @@ def _policy(settings: Settings) -> Policy:
         spacing=0.0 if pace is None else 60.0 / pace,
         evicts=settings.overflow == "drop_oldest",
     )
+
+
+def _fitting(entries: list[bytes], most: int) -> int:
+    """Return how many of *entries* a batch of *most* bytes has room for; one at least."""
+    size = len(b'{"events":[]}')
+    for number, entry in enumerate(entries):
+        size += len(entry) + (number > 0)
+        if size > most:
+            return max(1, number)
+    return len(entries)
 
 
 def _problem(loss: str, answer: Answer) -> str:
