@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from userlens_instrument._core.extract import Plumbing, Reader, Record
+from userlens_instrument._core.extract import LONGEST_ID, Plumbing, Reader, Record
 from userlens_instrument._core.jsonable import dumps_flat
 from userlens_instrument._core.shape import FLAT, flat_id
 from userlens_instrument._core.times import parse_time
@@ -142,7 +142,15 @@ class UserlensProcessor:
             or road.once.marks
         ):
             return False
-        user = flat_id(event_dict[shape.user])
+        user = event_dict[shape.user]
+        # As `flat_id` has it for the most common kind, without the call.
+        if (
+            type(user) is not str
+            or not user.isascii()
+            or user.isspace()
+            or not 0 < len(user) <= LONGEST_ID
+        ):
+            user = flat_id(user)
         when: Any = _wall() if shapes.sends_time else None
         if shape.timed and when is not None:
             stamp = event_dict["timestamp"]

@@ -392,6 +392,41 @@ def test_a_pace_counts_events():
     assert Wait(until=1006.0) == desk.next()
 
 
+# ---------------------------------------------------------------- eviction
+
+
+def test_what_is_on_its_way_makes_no_room():
+    """Neither in a batch nor alone; the oldest of the rest goes, wherever it stands."""
+    desk = Desk(linger=0.0, evicts=True, max_events=2)
+    desk.identify("x")
+    desk.add("x", "a", "a", "a")
+    desk.identify("a")
+    desk.add("a")
+    alone, batch = (desk.next(), desk.next())
+    if isinstance(alone, BatchAttempt):
+        alone, batch = batch, alone
+    assert ("1", ["3", "4"]) == (names_in(alone), names_in(batch))
+
+    assert ["2", "5", "6", "7", None] == [
+        held and name_of(held) for held in (desk.schedule.evict() for _ in range(5))
+    ]
+    desk.settle(alone, OK)
+    desk.settle(batch, OK)
+    assert 0 == desk.schedule.events == len(desk.schedule._lanes)
+
+
+def test_a_lane_whose_first_event_is_evicted_stands_in_the_right_line():
+    """Track or not: what is then its first decides how it goes."""
+    desk = Desk(linger=0.0, evicts=True)
+    desk.add("a")
+    desk.identify("a", "b")
+    desk.add("b")
+    assert ["1", "2", "3"] == [name_of(desk.schedule.evict()) for _ in range(3)]
+    desk.identify("a")
+
+    assert [["4"], "5"] == sorted(desk.drain()[0], key=str, reverse=True)
+
+
 # ---------------------------------------------------------------- anything, in any order
 
 

@@ -263,10 +263,10 @@ def test_a_401_stops_delivery_is_said_once_and_loses_nothing(
     assert server.wait_for(3)
     wrong = False
 
-    assert client.flush(PATIENCE)
+    assert client.flush(PATIENCE), client.stats()
     assert 10 == client.stats().delivered
     level, line = diagnostics_lines.get(timeout=PATIENCE)
-    assert ("WARNING", True) == (level, "USERLENS_WRITE_CODE" in line)
+    assert ("WARNING", True) == (level, "USERLENS_WRITE_CODE" in line), line
 
 
 def test_a_401_is_probed_rarely(make_client, server):

@@ -223,13 +223,13 @@ def test_the_guard_remembers_what_is_held_and_little_else():
     assert all(guard.claim(token) for token in held)
     for number in range(10_000):
         assert guard.claim(float(number))
-        assert len(guard) <= 2 * (len(held) + 256)
+        assert len(guard) <= 2 * (len(held) + 64)
 
     assert not any(guard.claim(token) for token in held)
     held.clear()
     for number in range(3_000):
         assert guard.claim(float(number))
-    assert len(guard) <= 257
+    assert len(guard) <= 65
 
 
 def test_the_guard_is_one_for_threads_that_claim_and_sweep_at_once():

@@ -352,16 +352,9 @@ class BatchSchedule(Schedule):
     def _end_one(self, held: Held) -> Held:
         lane = self._lanes[held.payload.user_id]
         assert isinstance(lane, TrackLane)  # noqa: S101 - as above
-        if lane.head is held:
-            lane.head = held.next
-        else:
-            # One that has expired, behind one that has not.
-            before = next(one for one in lane if one.next is held)
-            before.next = held.next
-            if lane.last is held:
-                lane.last = before
-            if lane.tail is held:
-                lane.tail = before
+        # The oldest of a user's are the first to be delivered, refused, or too old.
+        assert lane.head is held  # noqa: S101 - see above
+        lane.head = held.next
         self._forget(held)
         lane.reserved -= 1
         if lane.head is None:
@@ -436,7 +429,7 @@ class BatchSchedule(Schedule):
         if _goes_alone(held):
             lane.singles -= 1
             lane.count(held.next)
-        elif lane.run:
+        else:
             lane.take(held)
 
     def _leave_line(self, lane: Lane, held: Held | None = None) -> None:
