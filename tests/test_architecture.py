@@ -37,6 +37,7 @@ LAYERS = [
     [
         "_delivery.clock",
         "_delivery.threads",
+        "_delivery.bell",
         "_delivery.errands",
         "_delivery.stats",
         "_delivery.diagnostics",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 
 import pytest
@@ -31,22 +30,6 @@ def errands(name, done):
 def threads(name):
     """Return a function that returns the threads of this test's errands."""
     return lambda: [one for one in threading.enumerate() if one.name == name]
-
-
-class Scripted:
-    """A queue that answers as a race would have it."""
-
-    def __init__(self, *answers):
-        self.answers = list(answers)
-
-    def get(self, timeout):
-        answer = self.answers.pop(0)
-        if answer is None:
-            raise queue.Empty
-        return answer
-
-    def empty(self):
-        return not self.answers
 
 
 def test_what_is_put_is_done_in_order_on_one_thread(errands, done, threads):
@@ -117,7 +100,17 @@ def test_where_no_thread_is_to_be_had_finish_does_it(errands, done, monkeypatch)
 
 def test_an_item_that_comes_as_the_thread_ends_is_done(errands, done):
     """Between its last look and its end nothing is lost."""
-    errands._items = Scripted(None, "in between", None)
+
+    class Late:
+        waits = 0
+
+        def wait(self, timeout):
+            self.waits += 1
+            if self.waits == 1:
+                errands._items.append("in between")
+            return False
+
+    errands._bell = Late()
     thread = threading.Thread(target=errands._run)
     thread.start()
     thread.join(PATIENCE)
@@ -129,12 +122,12 @@ def test_an_item_that_comes_as_the_thread_ends_is_done(errands, done):
 def test_one_that_was_started_afresh_lets_its_old_thread_go(errands):
     """In a fork on this very thread, that thread is the application's."""
 
-    class Replaced(Scripted):
-        def get(self, timeout):
+    class Replaced:
+        def wait(self, timeout):
             errands.reset()
-            raise queue.Empty
+            return False
 
-    errands._items = Replaced()
+    errands._bell = Replaced()
     thread = threading.Thread(target=errands._run)
     thread.start()
     thread.join(PATIENCE)
@@ -153,8 +146,7 @@ def test_a_fork_on_the_thread_does_not_do_the_parents_errands_in_the_child(done)
 
     errands = Errands("userlens-test", act)
     waiting = errands._items
-    waiting.put(1)
-    waiting.put(2)
+    waiting += (1, 2)
     thread = threading.Thread(target=errands._run)
     thread.start()
     thread.join(PATIENCE)

@@ -9,10 +9,11 @@ it. The thread starts when there is something to do, and ends when there is not.
 from __future__ import annotations
 
 import threading
+from collections import deque
 from contextlib import suppress
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from userlens_instrument._delivery.bell import Bell
 from userlens_instrument._delivery.threads import lent_thread, mark_own_thread
 
 
@@ -48,19 +49,21 @@ class Errands(Generic[T]):
         If the fork was made on this very thread, by what it called, it ends there.
         """
         # An event among the items is set when those before it are done.
-        self._items: SimpleQueue[T | threading.Event] = SimpleQueue()
+        self._items: deque[T | threading.Event] = deque()
+        self._bell = Bell()
         self._running = False
 
     def __len__(self) -> int:
         """Return how many wait."""
-        return self._items.qsize()
+        return len(self._items)
 
     def put(self, item: T) -> None:
         """Have *item* done soon. Never blocks and never raises an `Exception`."""
         self._put(item)
 
     def _put(self, item: T | threading.Event) -> None:
-        self._items.put(item)
+        self._items.append(item)
+        self._bell.ring()
         if not self._running:
             self._start()
 
@@ -79,17 +82,18 @@ class Errands(Generic[T]):
 
     def _run(self) -> None:
         mark_own_thread()
-        items = self._items
+        items, bell = self._items, self._bell
         while self._items is items:
             try:
-                item = items.get(timeout=_IDLE)
-            except Empty:
-                if self._items is not items:  # started afresh; this thread is of before
-                    return
+                item = items.popleft()
+            except IndexError:
+                # Started afresh meanwhile: this thread is of before.
+                if bell.wait(_IDLE) or self._items is not items:
+                    continue
                 self._running = False
                 # What came between the time-out and the line above started no
                 # thread; go on in its place.
-                if items.empty():
+                if not items:
                     return
                 self._running = True
                 continue
@@ -112,7 +116,7 @@ class Errands(Generic[T]):
             instead: Has `do_here` called where no thread is to be had (3.12 at exit);
                 on the calling thread, if absent.
         """
-        if not self._running and self._items.empty():
+        if not self._running and not self._items:
             return True
         done = threading.Event()
         self._put(done)
@@ -122,6 +126,6 @@ class Errands(Generic[T]):
 
     def do_here(self) -> None:
         """Do what waits on the calling thread, one item after the other."""
-        with lent_thread(), suppress(Empty):
+        with lent_thread(), suppress(IndexError):
             while True:
-                self._do(self._items.get_nowait())
+                self._do(self._items.popleft())

@@ -13,13 +13,13 @@ import sys
 import threading
 import uuid
 from contextlib import contextmanager, suppress
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from userlens_instrument._core.batches import Batching, BatchSchedule
 from userlens_instrument._core.encode import TrackPayload
 from userlens_instrument._core.outcome import Answer, Failure, Waits
 from userlens_instrument._core.schedule import AnyAttempt, Attempt, Held, Policy, Schedule, Wait
+from userlens_instrument._delivery.bell import Bell
 from userlens_instrument._delivery.buffer import Buffer
 from userlens_instrument._delivery.errands import Errands
 from userlens_instrument._delivery.stats import Ledger, Stats, make_stats
@@ -124,7 +124,7 @@ class Sender:
         settings = self._settings
         self.ledger = Ledger()
         self._lock = threading.Lock()
-        self._bell: SimpleQueue[None] = SimpleQueue()
+        self._bell = Bell()
         self.buffer = Buffer(
             max_events=settings.max_queue_events,
             max_bytes=settings.max_queue_bytes,
@@ -198,7 +198,7 @@ class Sender:
         # asleep meanwhile is either seen here and rung for, or sees the inbox.
         self.call = False
         if self._sleeping:
-            self._bell.put(None)
+            self._bell.ring()
         elif not self._threads and not self.start():
             self.call = True
 
@@ -424,7 +424,7 @@ class Sender:
         """
         if self._sleeping:
             if self._schedule.more(self._clock.monotonic()):
-                self._bell.put(None)
+                self._bell.ring()
                 self.call = False
             else:
                 self.call = not self._schedule.lingers
@@ -449,11 +449,8 @@ class Sender:
         """Wait for the bell, or for *seconds*; return False if this worker is to end."""
         lock = self._lock
         most = _GLANCE if self._schedule.lingers else _IDLE
-        try:
-            self._bell.get(timeout=most if seconds is None else min(seconds, most))
-            idle = False
-        except Empty:
-            idle = seconds is None or seconds >= _IDLE
+        rung = self._bell.wait(most if seconds is None else min(seconds, most))
+        idle = not rung and (seconds is None or seconds >= _IDLE)
         with lock:
             self._sleeping -= 1
             self.call = self._sleeping > 0 and not self._schedule.lingers
@@ -461,6 +458,8 @@ class Sender:
             self._threads -= ends
             if not self._threads:
                 self.call = True
+            if self._closed and self._sleeping:
+                self._bell.ring()
         return not ends
 
     def _attempt(self, attempt: AnyAttempt, timeout: float | None = None) -> None:
@@ -554,7 +553,7 @@ class Sender:
             barrier = _Barrier(self._schedule.last_seq, self._schedule.events)
             self._barriers.append(barrier)
         if self._sleeping:
-            self._bell.put(None)
+            self._bell.ring()
         return barrier
 
     @contextmanager
@@ -591,8 +590,8 @@ class Sender:
         self._wake_all()
 
     def _wake_all(self) -> None:
-        for _ in range(self._threads):
-            self._bell.put(None)
+        # Who wakes wakes the next, as long as there is something to do, or to end.
+        self._bell.ring()
 
     def finish(self, timeout: float) -> bool:
         """
