@@ -11,7 +11,7 @@ import sys
 import forkable  # noqa: F401 - its hooks come before those of the package, imported below
 import pytest
 import structlog
-from helpers import WRITE_CODE, ScriptedServer
+from helpers import WRITE_CODE, ScriptedServer, examples
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -24,7 +24,11 @@ from userlens_instrument.testing import CapturingTransport
 
 # No deadline, and slow input is fine: this machine may be busy, and no test here is about time.
 hypothesis_settings.register_profile(
-    "house", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "house",
+    deadline=None,
+    derandomize=True,
+    max_examples=examples(100),
+    suppress_health_check=[HealthCheck.too_slow],
 )
 hypothesis_settings.load_profile("house")
 

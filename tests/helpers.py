@@ -22,6 +22,15 @@ BASIC = base64.b64encode(f"{WRITE_CODE}:".encode()).decode()
 # slowest machine, and never waited for when all is well.
 PATIENCE = 20.0
 
+# Hypothesis tries all its examples on one Python, and fewer on the others: what
+# differs between them is not found by more of the same.
+BRIEF = os.environ.get("TESTS_BRIEF") == "1"
+
+
+def examples(number):
+    """Return how many examples to try instead of *number*."""
+    return number // 5 if BRIEF else number
+
 
 @dataclass
 class Request:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 
 import pytest
+from helpers import examples
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -589,4 +590,4 @@ class Lanes(RuleBasedStateMachine):
 
 
 TestLanes = Lanes.TestCase
-TestLanes.settings = hypothesis_settings(max_examples=300, stateful_step_count=60)
+TestLanes.settings = hypothesis_settings(max_examples=examples(300), stateful_step_count=60)

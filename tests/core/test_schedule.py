@@ -7,6 +7,7 @@ from collections import Counter
 from typing import NamedTuple
 
 import pytest
+from helpers import examples
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -916,4 +917,4 @@ class Lanes(RuleBasedStateMachine):
 
 
 TestLanes = Lanes.TestCase
-TestLanes.settings = hypothesis_settings(max_examples=100, stateful_step_count=60)
+TestLanes.settings = hypothesis_settings(max_examples=examples(100), stateful_step_count=60)

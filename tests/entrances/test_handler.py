@@ -12,7 +12,7 @@ import warnings
 
 import pytest
 import structlog
-from helpers import PATIENCE
+from helpers import PATIENCE, examples
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -336,7 +336,9 @@ anything = st.recursive(
     args=st.tuples() | st.tuples(anything) | st.dictionaries(st.text(), anything, max_size=3),
     extra=st.dictionaries(st.text(min_size=1), anything, max_size=4),
 )
-@hypothesis_settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_nothing_raises_and_everything_is_accounted_for(make_client, tag, msg, args, extra):
     """For any record: no exception, no diagnosis but a count, every event delivered."""
     client = make_client(transport=CapturingTransport())

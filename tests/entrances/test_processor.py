@@ -10,7 +10,7 @@ from collections import OrderedDict, UserDict
 
 import pytest
 import structlog
-from helpers import PATIENCE
+from helpers import PATIENCE, examples
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -169,7 +169,9 @@ hostile = st.recursive(
 
 
 @given(tag=hostile, fields=st.dictionaries(st.text(), hostile, max_size=6), message=hostile)
-@hypothesis_settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_nothing_raises_and_everything_is_accounted_for(make_client, tag, fields, message):
     """For any tag, message and fields: the event dict comes back, and every event has a count."""
     client = make_client(transport=CapturingTransport())

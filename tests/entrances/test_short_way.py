@@ -8,6 +8,7 @@ import time
 import tracemalloc
 
 import pytest
+from helpers import examples
 from hypothesis import assume, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -94,7 +95,7 @@ def frozen(monkeypatch):
 
 
 @given(FIELDS, EVENTS, USERS, SETTINGS)
-@hypothesis_settings(max_examples=300)
+@hypothesis_settings(max_examples=examples(300))
 def test_an_event_dict_is_the_same_event_the_second_time(fields, name, user, settings):
     """Whatever the line holds: the same bytes, the same counts, the same dict handed on."""
     client = quiet_client(**settings)
@@ -108,7 +109,7 @@ def test_an_event_dict_is_the_same_event_the_second_time(fields, name, user, set
 
 
 @given(FIELDS, EVENTS, USERS, SETTINGS, st.sampled_from([(), (1,), ({"rows": 5},), None]))
-@hypothesis_settings(max_examples=300)
+@hypothesis_settings(max_examples=examples(300))
 def test_a_record_is_the_same_event_the_second_time(fields, name, user, settings, args):
     """Whatever the record holds: the same bytes, the same counts."""
     client = quiet_client(**settings)
