@@ -81,7 +81,7 @@ def test_ten_thousand_lines_over_a_bad_network(make_client, delivery, seed):
             delivery=delivery,
             batch_max_events=50,
             batch_linger=0.02,
-            read_timeout=2.0,
+            read_timeout=5.0,
             backoff_base=0.005,
             backoff_cap=0.05,
         )
@@ -113,7 +113,7 @@ def test_ten_thousand_lines_over_a_bad_network(make_client, delivery, seed):
         for thread in threads:
             thread.join(PATIENCE)
 
-        assert client.flush(PATIENCE * 6)
+        assert client.flush(PATIENCE * 6), client.stats()
         server.never.set()
         bodies = server.accepted
 
