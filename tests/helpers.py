@@ -22,8 +22,9 @@ BASIC = base64.b64encode(f"{WRITE_CODE}:".encode()).decode()
 # slowest machine, and never waited for when all is well.
 PATIENCE = 20.0
 
-# Hypothesis tries all its examples on one Python, and fewer on the others: what
-# differs between them is not found by more of the same.
+# Hypothesis tries all its examples on one Python, and fewer on the others, and
+# there the tests of delivery run without those of batches: what differs between
+# Pythons is not found by more of the same.
 BRIEF = os.environ.get("TESTS_BRIEF") == "1"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers import unwrapped
+from helpers import BRIEF, unwrapped
 
 
 class Unwrapping:
@@ -28,7 +28,7 @@ def make_batch_client(make_client_of_events):
     return lambda **settings: make_client_of_events(delivery="batch", **settings)
 
 
-@pytest.fixture(params=["event", "batch"])
+@pytest.fixture(params=["event"] if BRIEF else ["event", "batch"])
 def make_client(request, make_client_of_events):
     """Return a maker of clients that send each event by itself, or in a batch of one."""
     if request.param == "event":
