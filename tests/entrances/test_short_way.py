@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -167,6 +168,29 @@ def test_which_lines_go_the_short_way(name, entrance):
         short = made._take(vars(record) | extra)
 
     assert (name in COMMON) is short
+
+
+@pytest.mark.parametrize(
+    ("stamp", "moment"),
+    [
+        ("2026-11-23T18:00:00Z", "2026-11-23T18:00:00.000000Z"),
+        (1_764_000_000, "2025-11-24T16:00:00.000000Z"),
+        ("soon", "2025-11-24T16:00:00.250000Z"),  # when it was logged
+    ],
+)
+@pytest.mark.parametrize("entrance", ["processor", "handler"])
+def test_a_timestamp_on_the_line_is_the_events(stamp, moment, entrance):
+    """Read by a sender thread, and the same as if the log call had read it."""
+    client = quiet_client()
+    made = UserlensProcessor(client) if entrance == "processor" else UserlensHandler(client=client)
+    line = LINE | {"timestamp": stamp}
+    extra = {key: value for key, value in line.items() if key != "event"}
+    for _ in range(3):
+        if entrance == "processor":
+            found, _ = read(made, client, line)[0]
+        else:
+            found, _ = handle(made, client, extra, "Plan Upgraded", ())
+        assert moment == json.loads(found[0][2])["timestamp"]
 
 
 def test_a_name_of_an_event_is_looked_at_before_it_is_known():
