@@ -53,6 +53,9 @@ _LAST_WORDS = 0.25
 # Seconds to wait for the lock at the end. It is held for microseconds, unless
 # by the very thread that a signal handler of ours has interrupted.
 _PATIENCE = 0.1
+# The same, for statistics: a worker may be taking in ten thousand events, on a
+# busy machine; what is counted without the lock may be one event off.
+_STATS_PATIENCE = 1.0
 
 _CLOSED_LINES = {
     "unauthorized": (
@@ -674,7 +677,7 @@ class Sender:
 
     def stats(self) -> Stats:
         """Return what became of every event so far."""
-        with self._locked(_PATIENCE) as locked:
+        with self._locked(_STATS_PATIENCE) as locked:
             if locked:
                 self._admit_now()
             counts = self.ledger.read()
