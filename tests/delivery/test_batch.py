@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 
 import pytest
 from helpers import PATIENCE, Reply, as_tracks
@@ -114,7 +113,7 @@ def test_an_id_stays_the_same_over_retries(make, server):
 
     assert client.flush(PATIENCE)
     ids = [[e["id"] for e in json.loads(request.body)["events"]] for request in server.requests]
-    assert ids[-1] == ids[0] or len({one for some in ids for one in some}) == 3
+    assert 3 == len({one for some in ids for one in some})
 
 
 def test_one_bad_event_among_a_thousand(make, server):
@@ -126,11 +125,9 @@ def test_one_bad_event_among_a_thousand(make, server):
 
     server.script = script
     client = make(batch_max_events=1_000, on_error=told.append)
-    held = threading.Event()
     with client.sender._lock:  # until all are there
         for number in range(1_000):
             client.track(f"u{number % 50}", f"Event {number}")
-    held.set()
 
     assert client.flush(PATIENCE)
     assert client.close(PATIENCE)
