@@ -50,6 +50,22 @@ def test_tracks_of_many_users_share_a_request_and_a_flush_waits_for_no_company(m
             assert UUID.fullmatch(entry["id"])
 
 
+def test_what_is_logged_after_events_were_given_up_has_ids_of_its_own(make, server):
+    """Exit hooks log after the exit has given up on what came before: no id comes twice."""
+    down = True
+    server.script = lambda request: Reply(status=500 if down else 200)
+    client = make()
+    client.track("u1", "Given up")
+    assert not client.sender.finish(0.2)
+    down = False
+    client.track("u1", "Later")
+
+    assert client.flush(PATIENCE)
+    entries = [one for request in server.requests for one in json.loads(request.body)["events"]]
+    assert {"Given up", "Later"} == {one["event"] for one in entries}
+    assert 2 == len({one["id"] for one in entries})
+
+
 def test_a_batch_that_lingers_goes_by_itself(make, server):
     """Nobody flushes: after batch_linger it goes."""
     client = make(batch_linger=0.05)

@@ -238,7 +238,7 @@ def test_while_the_endpoint_is_down_one_probe_goes_out_not_one_for_each_worker(m
         found = sender.step()
         if not isinstance(found, float):
             clock_at_attempt.append(clock.monotonic())
-            sender._attempt(found)
+            sender._attempt(found, sender._schedule)
         else:
             clock.advance(found)
 
@@ -431,6 +431,80 @@ def test_a_full_buffer_drops_the_oldest_and_counts_it(make_client):
     assert 64 <= stats.delivered <= 64 * 2
 
 
+@pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest"])
+def test_the_bounds_hold_while_a_worker_takes_in_what_has_come(make_client, monkeypatch, overflow):
+    """Threads that log in the middle of it see what is held already, not what was before."""
+    client = make_client(
+        transport=CapturingTransport(), max_queue_events=10, max_workers=1, overflow=overflow
+    )
+    sender = client.sender
+    monkeypatch.setattr(sender, "_threads", 99)  # no thread: this test steps by hand
+    add, most = sender._schedule.add, []
+
+    def add_while_others_log(payload, now):
+        add(payload, now)
+        for _ in range(3):
+            client.track("u2", "Meanwhile")
+        most.append(sender._schedule.events)
+
+    monkeypatch.setattr(sender._schedule, "add", add_while_others_log)
+    for number in range(10):
+        client.track("u1", f"Event {number}")
+    for _ in range(3):
+        with sender._lock:
+            sender._admit_now()
+        most.append(client.stats().pending)
+    stats = client.stats()
+
+    assert stats.pending == 10
+    # drop_oldest makes room after the event has come in.
+    assert max(most) <= (10 if overflow == "drop_newest" else 20)
+    assert stats.accepted == 10 + stats.dropped["queue_full"] >= 10 + 3 * 10
+    monkeypatch.setattr(sender, "_threads", 0)
+
+
+def test_threads_that_come_at_once_may_pass_the_bounds_by_one_event_each(make_client):
+    """Nothing can be evicted without drop_oldest: what came in stays, and the next is dropped."""
+    client = make_client(transport=CapturingTransport(), max_queue_events=10, max_workers=1)
+    sender = client.sender
+    sender._threads = 99  # no thread
+    for _ in range(10):
+        client.track("u1", "Event")
+    sender.buffer.inbox.append(("u1", "Another thread's", b"", None))
+    client.track("u1", "One too many")
+    stats = client.stats()
+    sender._threads = 0
+
+    assert (12, 11, {"queue_full": 1}) == (stats.accepted, stats.pending, stats.dropped)
+    assert client.flush(PATIENCE)
+    assert 11 == client.stats().delivered
+
+
+def test_what_a_worker_was_about_to_send_when_the_client_gave_up_is_counted_once(make_client):
+    """Between taking an event and sending it, the client may be closed; the worker goes on."""
+    client = make_client(transport=CapturingTransport(), max_workers=1)
+    sender = client.sender
+    attempt, closed = sender._attempt, threading.Event()
+
+    def close_first(found, schedule, timeout=None):
+        client.close(timeout=0)
+        attempt(found, schedule, timeout)
+        closed.set()
+
+    sender._attempt = close_first
+    client.track("u1", "Event")
+    assert closed.wait(PATIENCE)
+    sender._attempt = attempt
+    stats = client.stats()
+
+    assert (1, 0, 0, {"shutdown": 1}) == (
+        stats.accepted,
+        stats.delivered,
+        stats.pending,
+        stats.dropped,
+    )
+
+
 def test_the_buffer_is_bounded_by_bytes(make_client):
     """Few large events fill it as many small ones do."""
     held = threading.Event()
@@ -457,7 +531,7 @@ def test_the_pace_is_kept(make_client):
     for _ in range(7):
         found = sender.step()
         if not isinstance(found, float):
-            sender._attempt(found)
+            sender._attempt(found, sender._schedule)
             trace.append("sent")
         else:
             trace.append(found)

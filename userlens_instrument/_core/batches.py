@@ -121,9 +121,9 @@ class BatchSchedule(Schedule):
     .. versionadded:: 0.1.0
     """
 
-    def __init__(self, policy: Policy, batching: Batching) -> None:
+    def __init__(self, policy: Policy, batching: Batching, *, last_seq: int = 0) -> None:
         """Start empty, with the gate open."""
-        super().__init__(policy)
+        super().__init__(policy, last_seq=last_seq)
         self._batching = batching
         # Lanes that wait with a track at their front; the others' line is `_ready`.
         self._tracks: deque[TrackLane] = deque()

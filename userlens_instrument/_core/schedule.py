@@ -196,10 +196,14 @@ class Schedule:
 
     Every operation takes the same time however much is held.
 
+    Args:
+        policy: What the settings say.
+        last_seq: The number of the last event before the first one here: ids are made of it.
+
     .. versionadded:: 0.1.0
     """
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, *, last_seq: int = 0) -> None:
         """Start empty, with the gate open."""
         self._policy = policy
         self._lanes: dict[str, Lane] = {}
@@ -208,7 +212,7 @@ class Schedule:
         self._emptied = 0
         # When, whose; and whether the server asked for it.
         self._waiting: list[tuple[float, int, Waiting, bool]] = []
-        self._seq = 0
+        self._seq = last_seq
         self._delivered = 0
         # A dict that has lost its first entries walks over their graves each
         # time it is asked for the first; an OrderedDict does not.

@@ -152,16 +152,16 @@ class Sender:
         self._last_words: Callable[[], None] = _nothing
         self._minute = (0.0, 0)
 
-    def _make_schedule(self) -> Schedule:
+    def _make_schedule(self, last_seq: int = 0) -> Schedule:
         settings = self._settings
         if settings.delivery == "event":
-            return Schedule(self._policy)
+            return Schedule(self._policy, last_seq=last_seq)
         batching = Batching(
             max_events=settings.batch_max_events,
             max_bytes=settings.batch_max_bytes,
             linger=settings.batch_linger,
         )
-        return BatchSchedule(self._policy, batching)
+        return BatchSchedule(self._policy, batching, last_seq=last_seq)
 
     def reset_after_fork(self) -> None:
         """Start afresh in a forked child, with connections of its own."""
@@ -265,14 +265,12 @@ class Sender:
             found = inbox[0]
             payload = TrackPayload(*found) if isinstance(found, tuple) else found
             schedule.add(payload, now)
-            inbox.popleft()
+            self.buffer.pass_on(payload)
             self._admitted += 1
         self._weigh()
-        while self.buffer.overfull:
-            held = schedule.evict()
-            # What is on its way was within the bounds when it came; so what
-            # passes them is not on its way.
-            assert held is not None  # noqa: S101 - see above
+        # Without drop_oldest nothing can be evicted, and each thread may pass
+        # the bounds by one event.
+        while self.buffer.overfull and (held := schedule.evict()) is not None:
             self._drop("queue_full", "the buffer is full, and the oldest made room", held.payload)
             self._lower_barriers(held)
             self._weigh()
@@ -406,6 +404,7 @@ class Sender:
     def _work_once(self) -> bool:
         """Send one event, or sleep until there may be one; return False to end this worker."""
         with self._lock:
+            schedule = self._schedule
             found = self.step()
             attempt = None if isinstance(found, (float, type(None))) else found
             spare = attempt is not None and self._wants_spare()
@@ -415,7 +414,7 @@ class Sender:
             return self._sleep(found)
         if spare:
             self._spawn()
-        self._attempt(found)
+        self._attempt(found, schedule)
         return True
 
     def _wants_spare(self) -> bool:
@@ -465,13 +464,23 @@ class Sender:
                 self._bell.ring()
         return not ends
 
-    def _attempt(self, attempt: AnyAttempt, timeout: float | None = None) -> None:
-        """Make *attempt*, and take in what came of it."""
-        schedule, lock = self._schedule, self._lock
+    def _attempt(
+        self, attempt: AnyAttempt, schedule: Schedule, timeout: float | None = None
+    ) -> None:
+        """
+        Make *attempt*, and take in what came of it.
+
+        Args:
+            attempt: What `step` returned.
+            schedule: Whose it is, as of the same moment: a close, or a fork, may have
+                replaced it since, and then there is nothing to take in.
+            timeout: Seconds that it may take.
+        """
+        lock = self._lock
         answer = Answer(failure=Failure.INTERNAL)
         what = ""
         try:
-            path, body, what = self._request(attempt)
+            path, body, what = self._request(attempt, schedule)
             answer = self._transport.send(path, body, timeout=timeout)
         except Exception as error:
             # The transport promises not to; if it does, the event is not lost
@@ -485,7 +494,7 @@ class Sender:
             outcome = answer.status if answer.failure is None else answer.failure.value
             self._say(None, f"debug: {what}: {outcome}")
 
-    def _request(self, attempt: AnyAttempt) -> tuple[str, bytes, str]:
+    def _request(self, attempt: AnyAttempt, schedule: Schedule) -> tuple[str, bytes, str]:
         """Return path and body of *attempt*, and what it is in words."""
         if isinstance(attempt, Attempt):
             payload = attempt.held.payload
@@ -494,7 +503,6 @@ class Sender:
         entries = [self._entry(held) for held in attempt.batch.events]
         fits = _fitting(entries, self._settings.batch_max_bytes)
         if fits < len(entries):
-            schedule = self._schedule
             assert isinstance(schedule, BatchSchedule)  # noqa: S101 - nobody else makes batches
             with self._lock:
                 schedule.shorten(attempt, fits)
@@ -579,11 +587,12 @@ class Sender:
                 if left <= 0:
                     return
                 with self._locked(left) as locked:
+                    schedule = self._schedule
                     found = self.step() if locked else left
                 if found is None or isinstance(found, float):
                     nap.wait(left if found is None else min(left, found))
                 else:
-                    self._attempt(found, timeout=left)
+                    self._attempt(found, schedule, timeout=left)
 
     def hurry(self) -> None:
         """Give what waits for a retry one more try at once."""
@@ -634,7 +643,8 @@ class Sender:
                 return None
             self._admit(self._clock.monotonic())
             left = self._schedule.payloads()
-            self._schedule = self._make_schedule()
+            # Numbers go on: what is logged later, at the exit, has an id of its own.
+            self._schedule = self._make_schedule(self._schedule.last_seq)
             self._weigh()
         for payload in left:
             self.ledger.count("dropped", "shutdown")
