@@ -27,8 +27,17 @@ if TYPE_CHECKING:
 
 
 # Settings of ours or of a peer that the shell happens to have, and proxies: a
-# sink on the loopback interface is reached without one.
-_NOT_FOR_CHILDREN = ("USERLENS_", "OTEL_", "SENTRY_", "LOGFIRE_", "POSTHOG_", "AMPLITUDE_")
+# sink on the loopback interface is reached without one. And what keeps Python
+# from storing bytecode: installers store that of peers, so a checkout's must be, too.
+_NOT_FOR_CHILDREN = (
+    "USERLENS_",
+    "OTEL_",
+    "SENTRY_",
+    "LOGFIRE_",
+    "POSTHOG_",
+    "AMPLITUDE_",
+    "PYTHONDONTWRITEBYTECODE",
+)
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy"})
 
 # How long the slow server takes to answer, in seconds.

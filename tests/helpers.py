@@ -109,12 +109,15 @@ class ScriptedServer:
 
             def setup(self):
                 super().setup()
-                outer._connections.add(self.request)
+                with outer.arrived:
+                    outer._connections.add(self.request)
 
             def finish(self):
-                outer._connections.discard(self.request)
                 with contextlib.suppress(OSError):
                     super().finish()
+                with outer.arrived:
+                    outer._connections.discard(self.request)
+                    outer.arrived.notify_all()
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -179,6 +182,22 @@ class ScriptedServer:
     def events(self):
         with self.arrived:
             return [request.json for request in self.requests]
+
+    @property
+    def connections(self):
+        """How many connections are open."""
+        return len(self._connections)
+
+    def wait_until_connections_are(self, number):
+        """Return whether there come to be *number* connections, where there were more."""
+        with self.arrived:
+            return self.arrived.wait_for(lambda: len(self._connections) == number, PATIENCE)
+
+    def drop_connections(self):
+        """Close every connection, as a server does with those that are idle."""
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def wait_for(self, number, timeout=PATIENCE):
         """Wait until *number* requests have arrived; return whether they have."""

@@ -42,6 +42,7 @@ LAYERS = [
         "_delivery.stats",
         "_delivery.diagnostics",
         "_delivery.buffer",
+        "_delivery.connections",
         "_delivery.transport",
         "_delivery.sender",
         "_delivery.lifecycle",
@@ -56,18 +57,18 @@ ORDER = [name for layer in LAYERS for name in layer]
 
 # Each outside thing has one door.
 DOORS = {
-    "urllib3": {"_delivery.transport"},
+    "urllib3": {"_delivery.connections"},
     "orjson": {"_core.jsonable"},
-    "socket": {"_delivery.transport", "inspector", "cli"},
+    "socket": {"_delivery.connections", "inspector", "cli"},
     "time": {
         "_delivery.clock",
-        "_delivery.transport",
+        "_delivery.connections",
         "_delivery.lifecycle",
         "client",
         "inspector",
         "cli",
     },
-    "random": {"_delivery.sender"},
+    "random": set(),
     "threading": {"_delivery", "client", "testing", "inspector", "cli"},
     "jsonschema": {"inspector"},
     "starlette": {"inspector", "cli"},

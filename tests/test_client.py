@@ -30,8 +30,8 @@ from test_architecture import MODULES
 import userlens_instrument as userlens
 from userlens_instrument import Client, Settings, Stats, UserlensHandler
 from userlens_instrument._core.outcome import Failure
+from userlens_instrument._delivery import connections
 from userlens_instrument._delivery import stats as stats_module
-from userlens_instrument._delivery import transport as transport_module
 from userlens_instrument._delivery.diagnostics import Voice
 from userlens_instrument._delivery.threads import lent_thread
 from userlens_instrument._delivery.transport import UrllibTransport
@@ -269,7 +269,7 @@ def test_the_capturing_transport_forgets_in_a_fork(transport):
 
 def test_idle_connections_are_bounded():
     """A pool keeps as many idle connections as there are workers, and no more."""
-    stack = transport_module._Stack(1)
+    stack = connections._Stack(1)
     stack.put("one")
 
     with pytest.raises(queue.Full):
@@ -284,7 +284,7 @@ def test_forgetting_closes_this_process_copies_only(make_client, server):
     client = make_client()
     client.track("u1", "First")
     assert client.flush(PATIENCE)
-    held = client.sender._transport._managers  # as a frame of the parent's holds it in a child
+    held = client.sender._transport._routes  # as a frame of the parent's holds it in a child
     client.sender._transport.forget()
     assert held
     client.track("u1", "Second")
@@ -313,8 +313,8 @@ def test_forgetting_closes_this_process_copies_only(make_client, server):
 )
 def test_each_exception_of_urllib3_is_one_failure(monkeypatch, error, failure):
     """Foreign exceptions are translated once, at their door; here: over an idle connection."""
-    monkeypatch.setattr(transport_module._exchange, "connected", False)
-    assert failure is transport_module._failure(error)
+    monkeypatch.setattr(connections._exchange, "connected", False)
+    assert failure is connections._failure(error)
 
 
 def test_a_name_that_does_not_resolve(make_client):
@@ -328,7 +328,7 @@ def test_a_name_that_does_not_resolve(make_client):
 
 def test_an_answer_past_its_deadline_is_not_read():
     """However a server drips, no byte is read after the deadline."""
-    raw = transport_module._Deadline(io.BytesIO(b"late"), None, at=0.0)
+    raw = connections._Deadline(io.BytesIO(b"late"), None, at=0.0)
 
     assert raw.readable()
     with pytest.raises(TimeoutError):

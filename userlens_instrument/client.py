@@ -25,6 +25,7 @@ from userlens_instrument._delivery.clock import SystemClock
 from userlens_instrument._delivery.diagnostics import voice
 from userlens_instrument._delivery.sender import Sender
 from userlens_instrument._delivery.stats import Stats
+from userlens_instrument._delivery.transport import UrllibTransport
 from userlens_instrument.events import Event, Group, Identify, Track
 from userlens_instrument.exceptions import InvalidEventError, SettingsError
 from userlens_instrument.settings import Settings, misspelled_variables
@@ -360,9 +361,6 @@ def _mute(settings: Settings) -> str | None:
 def _transport(settings: Settings) -> Transport:
     if settings.dry_run or _mute(settings):
         return DryRun()
-    # Here, so that urllib3 is imported by the first client and not by an import.
-    from userlens_instrument._delivery.transport import UrllibTransport  # noqa: PLC0415
-
     return UrllibTransport(settings)
 
 

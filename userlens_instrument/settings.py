@@ -7,7 +7,6 @@ problem and the fix. No message ever echoes a value: it could be the write code.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import operator
 import os
@@ -199,17 +198,25 @@ def misspelled_variables(environ: Mapping[str, str] | None = None) -> list[tuple
     found = []
     for name in os.environ if environ is None else environ:
         if name.upper().startswith(ENVIRONMENT_PREFIX) and name not in known:
-            near = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.85)
-            found += [(name, near[0])] if near else []
+            near = nearest(name.upper(), known, cutoff=0.85)
+            found += [(name, near)] if near else []
     return found
+
+
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return which of *known* was probably meant by *name*, or None if none was."""
+    import difflib  # noqa: PLC0415 - for errors only: nobody else's start pays for it
+
+    near = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
+    return near[0] if near else None
 
 
 def _unknown(name: object, names: list[str]) -> SettingsError:
     # Echoed only where it is nearly a setting's name: somebody may have put
     # the write code where a name belongs.
-    near = difflib.get_close_matches(str(name)[:64], names, n=1)
+    near = nearest(str(name)[:64], names)
     if near:
-        return SettingsError(str(name)[:64], "is not a setting", f"did you mean {near[0]}?")
+        return SettingsError(str(name)[:64], "is not a setting", f"did you mean {near}?")
     return SettingsError(
         "a name", "is not that of a setting", f"the settings are {', '.join(names)}"
     )

@@ -380,7 +380,7 @@ def test_hidden_field_of_a_long_name():
     class Long:
         a_name_of_more_than_sixteen_letters: str = attrs.field(default="hunter2", repr=False)
 
-    one = cleaner(dataclasses.replace(LIMITS, max_string=16))
+    one = cleaner(LIMITS._replace(max_string=16))
 
     assert {"a": {"a_nam[truncated]": REDACTED}} == one.clean({"a": Long()})
     assert 1 == one.redacted
@@ -432,7 +432,7 @@ def test_many_clashing_keys(same):
     Clashing keys by the ten thousand are all kept, and do not take the square of their time.
     """
     keys = [float("nan") for _ in range(20_000)] if same == "null" else ["x" * 20_000]
-    one = Cleaner(dataclasses.replace(NO_LIMITS, max_string=64), IS_SECRET)
+    one = Cleaner(NO_LIMITS._replace(max_string=64), IS_SECRET)
 
     found = one.clean({**dict.fromkeys(keys, 1), **{f"{'x' * 90}{n}": n for n in range(20_000)}})
 
@@ -564,9 +564,9 @@ def test_depth():
 
     found = one.clean({"a": {"b": {"c": {"d": 1}, "e": 2}}})
 
-    assert {"a": {"b": {"c": TRUNCATED, "e": 2}}} == cleaner(
-        dataclasses.replace(LIMITS, max_depth=3)
-    ).clean({"a": {"b": {"c": {"d": 1}, "e": 2}}})
+    assert {"a": {"b": {"c": TRUNCATED, "e": 2}}} == cleaner(LIMITS._replace(max_depth=3)).clean(
+        {"a": {"b": {"c": {"d": 1}, "e": 2}}}
+    )
     assert {"a": {"b": {"c": {"d": 1}, "e": 2}}} == found
     assert 0 == one.cut
 
@@ -575,7 +575,7 @@ def test_flat():
     """
     A depth of 1 is a flat mapping.
     """
-    one = cleaner(dataclasses.replace(LIMITS, max_depth=1))
+    one = cleaner(LIMITS._replace(max_depth=1))
 
     assert {"a": 1, "b": TRUNCATED} == one.clean({"a": 1, "b": [1]})
     assert 1 == one.cut

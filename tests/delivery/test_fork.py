@@ -21,7 +21,7 @@ from helpers import PATIENCE, Reply
 
 from userlens_instrument import UserlensHandler
 from userlens_instrument import client as client_module
-from userlens_instrument._delivery import diagnostics, lifecycle
+from userlens_instrument._delivery import diagnostics, lifecycle, transport
 
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -74,17 +74,20 @@ LOCKS = {
     "ledger": lambda client: client.sender.ledger._lock,
     "voice": lambda client: diagnostics.voice._writing,
     "registry": lambda client: client_module.registry.lock,
-    "pools": lambda client: next(iter(client.sender._transport._managers.values())).pools.lock,
+    "import": lambda client: transport.loading._lock,
     "a host's handler": lambda client: logging.getLogger("app").handlers[0].lock,
 }
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_a_fork_in_the_middle_of_a_request_with_any_lock_held(make_client, server, name):
+def test_a_fork_in_the_middle_of_a_request_with_any_lock_held(
+    make_client, server, monkeypatch, name
+):
     """
     The child delivers its own, the parent its own, each event once, though a
     request was on its way and another thread held a lock at the fork.
     """
+    monkeypatch.setattr(lifecycle, "_LOADING", 0.05)
     release = hold_the_parent(server)
     client = make_client()
     logger = logging.getLogger("app")
@@ -111,6 +114,39 @@ def test_a_fork_in_the_middle_of_a_request_with_any_lock_held(make_client, serve
         assert Counter([*expected, "Logged"]) == names(server)
     finally:
         logger.handlers.clear()
+
+
+def test_a_fork_waits_for_an_import_that_is_under_way():
+    """A child would have the lock of a module that nobody imports to its end."""
+    order = []
+
+    def work():
+        order.append("child")
+        return order
+
+    thread_has_it, forking = threading.Event(), threading.Event()
+
+    def hold():
+        with transport.loading._lock:
+            thread_has_it.set()
+            assert forking.wait(PATIENCE)
+            order.append("imported")
+
+    pause = transport.loading.pause
+
+    def pause_and_say(seconds):
+        forking.set()
+        pause(seconds)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert thread_has_it.wait(PATIENCE)
+    transport.loading.pause = pause_and_say
+    try:
+        assert ["imported", "child"] == in_fork(work)
+    finally:
+        del transport.loading.pause
+        thread.join(PATIENCE)
 
 
 def test_a_child_of_an_idle_parent(make_client, server):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timezone
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
 
@@ -30,7 +29,7 @@ def backoff(attempt: int, *, base: float, cap: float, draw: Callable[[], float])
         attempt: The attempt that failed; the first one is 1.
         base: Upper bound of the first wait, in seconds.
         cap: Upper bound of every wait, in seconds.
-        draw: Returns a float in [0.0, 1.0); `random.random` in production.
+        draw: Returns a float in [0.0, 1.0).
 
     Returns:
         Seconds from 0.0 to *cap*, for any *attempt*, however large.
@@ -70,6 +69,9 @@ def parse_retry_after(value: str | None, *, wall: float, cap: float) -> float | 
     if text.isascii() and text.isdigit():
         digits = text.lstrip("0")
         return cap if len(digits) > _MOST_DIGITS else min(cap, float(digits or "0"))
+    # http.client has imported it for the answer: nothing is loaded here.
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - and not at anybody's start
+
     try:
         date = parsedate_to_datetime(text)
         # "-0000" gives a naive date; HTTP dates are in GMT whatever they say.

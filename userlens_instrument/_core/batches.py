@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from userlens_instrument._core.outcome import (
     Answer,
@@ -57,8 +56,7 @@ _OF_THE_BODY = frozenset({400, 413, 422})
 _MOST_TRIED = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batching:
+class Batching(NamedTuple):
     """
     What the settings say of batches.
 

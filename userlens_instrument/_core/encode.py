@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from userlens_instrument._core.extract import LONGEST_NAME
 from userlens_instrument._core.jsonable import TRUNCATED, Cleaner, Limits, compact, dumps
@@ -100,8 +99,7 @@ class TrackPayload:
 AnyPayload: TypeAlias = Payload | TrackPayload
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Encoded:
+class Encoded(NamedTuple):
     """
     A payload, and what it cost the event.
 

@@ -8,19 +8,18 @@ the names that are plumbing there.
 
 from __future__ import annotations
 
-import difflib
 import operator
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from itertools import islice
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from userlens_instrument._core.times import parse_time
 from userlens_instrument.events import Event, Group, Identify, Track
 from userlens_instrument.exceptions import InvalidEventError
+from userlens_instrument.settings import nearest
 
 
 if TYPE_CHECKING:
@@ -107,8 +106,7 @@ class Plumbing:
         return verdict
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Record:
+class Record(NamedTuple):
     """
     What a log call made, as both entrances see it.
 
@@ -125,8 +123,7 @@ class Record:
     context: Callable[[], Mapping[str, Any]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reader:
+class Reader(NamedTuple):
     """
     How records are read at one entrance, for one client.
 
@@ -202,7 +199,7 @@ class Reader:
         if extra is None:
             extra = given.get("traits" if kind == "track" else "properties")
         if extra is None:
-            extra = self._fields(kind, record, used)
+            extra = self._properties_of(kind, record, used)
         moment = parse_time(given.get("timestamp"))
         if kind == "identify":
             event: Event = Identify(user, extra, moment)
@@ -242,7 +239,7 @@ class Reader:
             f"logging), or bind it with structlog.contextvars.bind_contextvars({keys[0]}=…)",
         )
 
-    def _fields(self, kind: str, record: Record, used: list[str]) -> Mapping[Any, Any]:
+    def _properties_of(self, kind: str, record: Record, used: list[str]) -> Mapping[Any, Any]:
         """Return the record's own fields: the properties of a track, the traits of the others."""
         exact = record.fields.get("properties" if kind == "track" else "traits")
         if isinstance(exact, Mapping):
@@ -270,8 +267,8 @@ def _kind(tag: Mapping[Any, Any]) -> str:
     for key in tag:
         if key not in _MAPPING_KEYS:
             shown = str(key)[:64]
-            near = difflib.get_close_matches(shown, _MAPPING_KEYS, n=1)
-            fix = f"did you mean {near[0]}?" if near else "put it under 'properties' or 'traits'"
+            near = nearest(shown, _MAPPING_KEYS)
+            fix = f"did you mean {near}?" if near else "put it under 'properties' or 'traits'"
             # Echoed only where it is nearly a key: it may be an event's content.
             what = (
                 f"the tag has a key {shown!r}" if near else "the tag has a key that it cannot have"

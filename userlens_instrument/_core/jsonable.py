@@ -13,7 +13,7 @@ from decimal import Decimal
 from enum import Enum
 from itertools import islice
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from userlens_instrument._core.redact import REDACTED
@@ -66,8 +66,7 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _HIDDEN = object()
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(NamedTuple):
     """
     How much of a value is kept.
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from userlens_instrument._core.backoff import backoff, parse_retry_after
 
@@ -47,8 +47,7 @@ class Failure(Enum):
     INTERNAL = "an internal error"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(NamedTuple):
     """
     What the transport saw: a status, or a failure.
 
@@ -72,8 +71,7 @@ class Delivered:
     """The event arrived."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class Refused(NamedTuple):
     """
     This event will never be taken; set it aside, go on with the others.
 
@@ -84,8 +82,7 @@ class Refused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryLater:
+class RetryLater(NamedTuple):
     """
     This event failed; try it again, others may go on.
 
@@ -100,8 +97,7 @@ class RetryLater:
     stated: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointDown:
+class EndpointDown(NamedTuple):
     """
     Nothing can arrive; hold everything, and try one event at a time.
 
@@ -121,8 +117,7 @@ class EndpointDown:
 Outcome = Delivered | Refused | RetryLater | EndpointDown
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waits:
+class Waits(NamedTuple):
     """
     How long to wait, in seconds; see `Settings` for each.
 

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, deque
-from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from userlens_instrument._core.outcome import (
     Answer,
@@ -41,8 +40,7 @@ if TYPE_CHECKING:
 _SUSPECTS = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class Policy(NamedTuple):
     """
     What the settings say of delivery.
 
@@ -101,8 +99,7 @@ class Lane:
             held = held.next
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class Attempt(NamedTuple):
     """
     One event, to be sent now and reported by `Schedule.settle`.
 
@@ -139,8 +136,7 @@ class Batch:
         self.delivered_before = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchAttempt:
+class BatchAttempt(NamedTuple):
     """
     Events of many users, to be sent now and reported by `Schedule.settle`.
 
@@ -159,8 +155,7 @@ AnyAttempt: TypeAlias = Attempt | BatchAttempt
 Waiting: TypeAlias = Lane | Batch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wait:
+class Wait(NamedTuple):
     """
     Nothing can go now.
 
@@ -171,8 +166,7 @@ class Wait:
     until: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settled:
+class Settled(NamedTuple):
     """
     What an attempt led to.
 

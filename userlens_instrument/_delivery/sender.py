@@ -8,7 +8,7 @@ appends to the buffer's inbox, and rings the bell if a worker sleeps.
 
 from __future__ import annotations
 
-import random
+import os
 import sys
 import threading
 import uuid
@@ -73,6 +73,11 @@ _CLOSED_LINES = {
 }
 
 
+def draw_evenly() -> float:
+    """Return a float in [0.0, 1.0), another one in each process of a fork."""
+    return int.from_bytes(os.urandom(4), "big") / 2**32
+
+
 class _Barrier:
     """Waits until every event up to a number has an outcome."""
 
@@ -104,7 +109,7 @@ class Sender:
         transport: Transport,
         clock: Clock,
         say: Callable[[str | None, str], None],
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] = draw_evenly,
     ) -> None:
         """Start empty, with no thread."""
         self._settings = settings
