@@ -24,7 +24,7 @@ TRACKS = THREADS * len(range(0, LINES // THREADS, 3))
 
 class BadServer(ScriptedServer):
     """
-    Answers 500, 503 with Retry-After, resets and stalls at random, by a seed.
+    Answers 500, 503 with Retry-After, resets and stalls at random, by a seed; 413 by turns.
 
     It accepts an event only with a 200, and never fails after it has accepted:
     then the answer would be lost, and the event would rightly come twice.
@@ -37,6 +37,7 @@ class BadServer(ScriptedServer):
         self.accepted = []
         self.ids = []
         self.faults = Counter()
+        self.batches = 0
         self.never = threading.Event()
 
     def answer(self, request):
@@ -57,9 +58,11 @@ class BadServer(ScriptedServer):
             if request.path == "/event":
                 self.accepted.append(json.loads(request.body))
                 return Reply()
-            if dice < 0.06 and request.body.count(b'"id"') > 1:
-                self.faults["413"] += 1
-                return Reply(status=413)
+            if request.body.count(b'"id"') > 1:
+                self.batches += 1
+                if self.batches % 20 == 3:
+                    self.faults["413"] += 1
+                    return Reply(status=413)
             assert validate_raw(request.body).good
             self.ids += [entry["id"] for entry in json.loads(request.body)["events"]]
             self.accepted += as_tracks(request.body)
