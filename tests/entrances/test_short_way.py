@@ -1,6 +1,7 @@
 """The short way: a line of a known shape is the same event, byte for byte, in one pass."""
 
 from __future__ import annotations
+
 import gc
 import json
 import logging
