@@ -14,7 +14,7 @@ from helpers import PATIENCE
 from structlog.stdlib import ExtraAdder, ProcessorFormatter
 
 from userlens_instrument import Track, UserlensHandler, UserlensProcessor
-from userlens_instrument.client import OnceGuard
+from userlens_instrument._core.once import OnceGuard
 
 
 FIELDS = {"user_id": "user-1", "plan": "pro"}

@@ -73,14 +73,14 @@ class TrackPayload:
         parts.append(b"}")
         return b"".join(parts)
 
-    def entry(self, event_id: str) -> bytes:
+    def entry(self, event_id: bytes) -> bytes:
         """
         Return it as one of the ``events`` of ``POST /raw/event``: a custom event.
 
         Args:
             event_id: A UUID, the same each time this is sent.
         """
-        parts = [b'{"id":"', event_id.encode()]
+        parts = [b'{"id":"', event_id]
         if self.moment is not None:
             parts += (b'","timestamp":"', format_time(self.moment).encode())
         parts += (

@@ -22,6 +22,7 @@ from userlens_instrument._core.schedule import AnyAttempt, Attempt, Held, Policy
 from userlens_instrument._delivery.bell import Bell
 from userlens_instrument._delivery.buffer import Buffer
 from userlens_instrument._delivery.errands import Errands
+from userlens_instrument._delivery.lines import closed_line, problem_of
 from userlens_instrument._delivery.stats import Ledger, Stats, make_stats
 from userlens_instrument._delivery.threads import is_own_thread, lent_thread, mark_own_thread
 from userlens_instrument.events import Loss
@@ -56,21 +57,6 @@ _PATIENCE = 0.1
 # The same, for statistics: a worker may be taking in ten thousand events, on a
 # busy machine; what is counted without the lock may be one event off.
 _STATS_PATIENCE = 1.0
-
-_CLOSED_LINES = {
-    "unauthorized": (
-        "Userlens refuses the write code (401); events are held and nothing is sent: correct "
-        "USERLENS_WRITE_CODE, or configure(write_code=…), and restart"
-    ),
-    "redirect": (
-        "Userlens' address answers with a redirect, which is not followed; events are held: "
-        "check events_url and any proxy in between"
-    ),
-    "tls": (
-        "the certificate behind events_url is not trusted; events are held: check the URL, "
-        "the machine's CA certificates and any proxy in between"
-    ),
-}
 
 
 def draw_evenly() -> float:
@@ -139,8 +125,9 @@ class Sender:
             drop_oldest=self._drop_oldest,
         )
         self._schedule = self._make_schedule()
-        # What makes the ids of batched events this process' own, and no other's.
-        self._id = uuid.uuid4().hex
+        # What the ids of batched events begin with: in the form of a random UUID,
+        # and as good as one. It is this process' own; the last part counts.
+        self._ids = str(uuid.uuid4())[:24].encode()
         self._barriers: list[_Barrier] = []
         self._losses.reset()
         self._threads = 0
@@ -312,7 +299,10 @@ class Sender:
             if self._barriers:
                 self._lower_barriers(held)
         if settled.closed is not None:
-            self._say(f"closed {settled.closed}", self._closed_line(settled.closed, answer))
+            self._say(
+                f"closed {settled.closed}",
+                closed_line(settled.closed, answer, self._schedule.events, self._settings),
+            )
         if settled.opened:
             self._say("opened", "Userlens takes events again")
         self._watch_pace(now, len(settled.ended) or 1)
@@ -320,7 +310,7 @@ class Sender:
     def _lost(self, held: Held, loss: str, answer: Answer) -> None:
         refused = loss in ("rejected", "too_large")
         self.ledger.count("refused" if refused else "dropped", loss)
-        problem = _problem(loss, answer)
+        problem = problem_of(loss, answer)
         self._say(
             f"lost {loss} {answer.status}",
             f"an event is not delivered: {problem}; it is counted as {loss}, "
@@ -338,19 +328,6 @@ class Sender:
                 barrier.left -= 1
                 if barrier.left <= 0:
                     barrier.done.set()
-
-    def _closed_line(self, reason: str, answer: Answer) -> str:
-        if reason in _CLOSED_LINES:
-            return _CLOSED_LINES[reason]
-        what = (
-            f"takes no events at the moment (status {answer.status})"
-            if answer.failure is None
-            else f"cannot be reached ({answer.failure.value})"
-        )
-        return (
-            f"Userlens {what}; {self._schedule.events} events are held, "
-            f"at most {self._settings.max_queue_events}, and tried again"
-        )
 
     def _watch_pace(self, now: float, events: int) -> None:
         if self._settings.max_events_per_minute is not None:
@@ -518,10 +495,7 @@ class Sender:
     def _entry(self, held: Held) -> bytes:
         payload = held.payload
         assert isinstance(payload, TrackPayload)  # noqa: S101 - the others go alone
-        own = self._id
-        # In the form of a random UUID, and as good as one: the last part counts.
-        event_id = f"{own[:8]}-{own[8:12]}-{own[12:16]}-{own[16:20]}-{held.seq:012x}"
-        return payload.entry(event_id)
+        return payload.entry(b"%b%012x" % (self._ids, held.seq))
 
     def _tell(self, loss: Loss) -> None:
         """Call `Settings.on_error`, whatever it does: on a thread where nothing waits for it."""
@@ -734,12 +708,3 @@ def _fitting(entries: list[bytes], most: int) -> int:
         if size > most:
             return max(1, number)
     return len(entries)
-
-
-def _problem(loss: str, answer: Answer) -> str:
-    what = f"status {answer.status}" if answer.failure is None else answer.failure.value
-    if loss == "expired":
-        return f"older than retry_for, and it failed again ({what})"
-    if loss == "attempts_exhausted":
-        return f"it failed max_attempts times while others were delivered ({what})"
-    return f"Userlens refuses it ({what})"
