@@ -325,6 +325,17 @@ def test_a_closed_gate_lets_one_batch_through_at_a_time():
     assert desk.settle(probe, OK).opened
 
 
+def test_a_batch_of_before_does_not_cut_a_servers_wish_short():
+    """It went out before the server asked for a wait."""
+    desk = Desk(linger=0.0, max_events=1)
+    desk.add("a", "b", "c")
+    first, second = desk.next(), desk.next()
+    desk.settle(first, BUSY_7)
+
+    assert not desk.settle(second, OK).opened
+    assert Wait(until=1007.0) == desk.next()
+
+
 def test_an_outage_ties_up_few_batches():
     """What is not in a batch can make room, or wait for its turn, however long it lasts."""
     desk = Desk(linger=0.0, max_events=2, evicts=True)

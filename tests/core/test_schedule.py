@@ -446,6 +446,37 @@ def test_wish_of_a_late_answer():
     assert Wait(until=desk.now + 7.0) == desk.next()
 
 
+@pytest.mark.parametrize("answer", [OK, BAD])
+@pytest.mark.parametrize("wish", [BUSY_7, Answer(status=401)])
+def test_a_success_of_before_does_not_cut_a_wish_short(wish, answer):
+    """
+    What was answered after the server asked for a wait may have been sent before.
+    """
+    desk = Desk()
+    desk.add("a", "b", "c")
+    first, second = desk.next(), desk.next()
+    desk.settle(first, wish)
+    until = desk.next().until
+
+    assert not desk.settle(second, answer).opened
+    assert Wait(until=until) == desk.next()
+    desk.now = until
+    assert desk.settle(desk.next(), answer).opened
+
+
+@pytest.mark.parametrize("failure", [BUSY, NOBODY])
+def test_a_success_of_before_ends_a_guess(failure):
+    """
+    Where nobody has asked for a wait, any answer is a sign of life.
+    """
+    desk = Desk()
+    desk.add("a", "b", "c")
+    first, second = desk.next(), desk.next()
+    desk.settle(first, failure)
+
+    assert desk.settle(second, OK).opened
+
+
 def test_new_reason():
     """
     The gate says why it is closed once for each reason, not once for each attempt.
@@ -814,12 +845,15 @@ class Lanes(RuleBasedStateMachine):
     def settle(self, data, answer, draw):
         attempt = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
         was_closed = self.schedule.closed
+        # What went out before the server asked for a wait is not its last word.
+        stale = self.schedule._stated and attempt.epoch != self.schedule._epoch
         settled = self.schedule.settle(attempt, answer, now=self.now, wall=WALL, draw=lambda: draw)
         payload = attempt.held.payload
         assert (end(settled).held is None) == settled.retried
         if answer in (OK, BAD, LARGE):
-            self.not_before = 0.0
-            assert settled.opened == (was_closed is not None)
+            assert settled.opened == (was_closed is not None and not stale)
+            if settled.opened:
+                self.not_before = 0.0
         elif answer in STATED:
             self.not_before = max(self.not_before, self.now + STATED[answer])
             assert self.schedule.closed is not None

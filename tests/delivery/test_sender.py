@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import Counter, defaultdict
 
 import pytest
@@ -287,8 +288,6 @@ def test_a_server_wish_is_kept_to(make_client, server):
     times = []
 
     def script(request):
-        import time
-
         times.append(time.monotonic())
         first = request.number == 1
         return Reply(status=503 if first else 200, headers={"Retry-After": "1"} if first else {})
@@ -301,6 +300,35 @@ def test_a_server_wish_is_kept_to(make_client, server):
     assert client.flush(PATIENCE)
     assert times[1] - times[0] >= 0.95
     assert 5 == client.stats().delivered
+
+
+def test_a_server_wish_is_kept_to_whatever_was_on_its_way(make_client, server):
+    """A success that was sent before the 503 came does not cut the wait short."""
+    on_its_way = threading.Event()
+    times = []
+
+    def script(request):
+        times.append(time.monotonic())
+        if request.number == 1:
+            return Reply(hold=on_its_way)
+        if request.number == 2:
+            return Reply(status=503, headers={"Retry-After": "1"})
+        return Reply()
+
+    server.script = script
+    client = make_client(max_workers=2)
+    client.track("u1", "Slow")
+    assert server.wait_for(1)
+    client.track("u2", "Refused")
+    client.track("u3", "Held")
+    assert server.wait_for(2)
+    while not client.stats().held_back:
+        pass
+    on_its_way.set()
+
+    assert client.flush(PATIENCE)
+    assert times[2] - times[1] >= 0.95
+    assert 3 == client.stats().delivered
 
 
 def test_a_body_that_alone_keeps_failing_does_not_hold_its_user_for_ever(make_client, server):

@@ -352,7 +352,7 @@ class Schedule:
         )
         if isinstance(outcome, (Delivered, Refused)):
             # A refusal, too, is a sign of life.
-            opened = self._open()
+            opened = self._open(attempt)
             self._delivered += isinstance(outcome, Delivered)
             loss = outcome.reason if isinstance(outcome, Refused) else None
             return Settled(ended=((self._finish(lane), loss),), opened=opened)
@@ -442,8 +442,12 @@ class Schedule:
         self._epoch += 1
         return news
 
-    def _open(self) -> bool:
+    def _open(self, attempt: AnyAttempt) -> bool:
+        """Take note of a sign of life; return whether that opens the gate."""
         was_closed = self._probe_at is not None
+        if was_closed and self._stated and attempt.epoch != self._epoch:
+            # It went out before the server asked for a wait: that was its last word.
+            return False
         self._probe_at = None
         self._reason = ""
         self._failures = 0
