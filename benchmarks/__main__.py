@@ -83,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, path in (("--json", asked.json), ("--plot", asked.plot)):
         if path is not None and not Path(path).absolute().parent.is_dir():
             parser.error(f"{name}: there is no directory to write {path} to")
+    if asked.plot is not None and not asked.plot.endswith(".png"):
+        parser.error("--plot: give a name that ends with .png")
     plots = asked.plot is not None
     if plots and not plot.available():
         sys.stderr.write("no picture will be drawn: install matplotlib for --plot\n")

@@ -9,6 +9,7 @@ be missing, and the others are still timed.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import logging
 import sys
@@ -185,6 +186,9 @@ PARTS: tuple[tuple[str, Callable[[], tuple[float, float | None]]], ...] = (
 
 def main() -> None:
     """Time every part, and print a table."""
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.micro", description="Time each part of a tagged log call."
+    ).parse_args()
     # So many events a minute are worth a warning, elsewhere.
     logging.getLogger("userlens_instrument").addHandler(logging.NullHandler())
     rows = []

@@ -59,7 +59,7 @@ def draw(path: str, run: Run, results: Results, chosen: Sequence[Subject]) -> No
         "(logarithmic; less is better)"
     )
     figure.suptitle("What an event costs the thread that logs it", fontweight="bold")
-    axes.set_title(f"{run.date}   {run.command}   {run.python}, {run.cores} cores", fontsize=9)
+    axes.set_title(f"{run.date}, {run.python}, {run.cores} cores\n{run.command}", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#e3e7eb")
     axes.set_axisbelow(True)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks import growth, subjects
 from benchmarks.imports import import_time
 from benchmarks.subjects import CALLS, DELIVERY, SLOW_SERVER, Subject
+from userlens_instrument import __version__
 
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ def middle(rounds: list[dict[str, Any]], key: str) -> float | None:
 
 def installed(subject: Subject) -> str | None:
     """Return the version of what *subject* needs, or None if it is not installed."""
+    if subject.ours:  # a checkout will do
+        return __version__
     try:
         return metadata.version(subject.distribution)
     except metadata.PackageNotFoundError:
@@ -308,8 +311,8 @@ def choose(only: str | None, every: Iterable[Subject]) -> Callable[[Subject], bo
     known = {subject.name for subject in every} | groups
     unknown = sorted(names - known)
     if unknown or not names:
-        what = ", ".join(unknown) or "nothing"
-        raise ValueError(f"--only: {what} is none of {', '.join(sorted(known))}")
+        what = f"{', '.join(unknown)}: unknown" if unknown else "no name is given"
+        raise ValueError(f"--only: {what}; the names are {', '.join(sorted(known))}")
     return lambda subject: subject.name in names or _group(subject) in names
 
 

@@ -33,7 +33,7 @@ def log(name, user="u1"):
 
 ENTRANCES = {"handler": "attach()\n", "processor": THROUGH_THE_PROCESSOR}
 
-LOST = re.compile(r"^(\d+) events could not be delivered in time and are lost$")
+LOST = re.compile(r"^(\d+) events? could not be delivered in time: lost$")
 
 
 def lost(process):

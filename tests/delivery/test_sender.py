@@ -800,6 +800,6 @@ def test_debug_says_each_delivery_without_its_content(make_client, diagnostics_l
 
     assert client.flush(PATIENCE)
     _, line = diagnostics_lines.get(timeout=PATIENCE)
-    assert line.startswith(("debug: a track of", "debug: a batch of 1"))
+    assert line.startswith(("debug: track of", "debug: batch of 1"))
     assert "hidden" not in line
     assert "u-secret" not in line

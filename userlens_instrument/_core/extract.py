@@ -232,9 +232,10 @@ class Reader(NamedTuple):
         for key in keys:
             if context.get(key) is not None:
                 return context[key]
+        empty = next((key for key in keys if key in record.fields or key in context), None)
         raise InvalidEventError(
             f"missing_{what}_id",
-            f"there is no {what} id",
+            f"there is no {what} id" if empty is None else f"{empty} is None",
             f"put it on the line ({keys[0]}=… with structlog, extra={{'{keys[0]}': …}} with "
             f"logging), or bind it with structlog.contextvars.bind_contextvars({keys[0]}=…)",
         )

@@ -44,7 +44,7 @@ def closed_line(reason: str, answer: Answer, held: int, settings: Settings) -> s
         else f"cannot be reached ({answer.failure.value})"
     )
     return (
-        f"Userlens {what}; {held} events are held, "
+        f"Userlens {what}; {held} {'event is' if held == 1 else 'events are'} held, "
         f"at most {settings.max_queue_events}, and tried again"
     )
 

@@ -481,7 +481,7 @@ class Sender:
         if isinstance(attempt, Attempt):
             payload = attempt.held.payload
             body = payload.body
-            return "/event", body, f"a {payload.kind} of {len(body)} bytes"
+            return "/event", body, f"{payload.kind} of {len(body)} bytes"
         entries = [self._entry(held) for held in attempt.batch.events]
         fits = _fitting(entries, self._settings.batch_max_bytes)
         if fits < len(entries):
@@ -490,7 +490,7 @@ class Sender:
                 schedule.shorten(attempt, fits)
             del entries[fits:]
         body = b'{"events":[' + b",".join(entries) + b"]}"
-        return "/raw/event", body, f"a batch of {len(entries)}, {len(body)} bytes"
+        return "/raw/event", body, f"batch of {len(entries)}, {len(body)} bytes"
 
     def _entry(self, held: Held) -> bytes:
         payload = held.payload
@@ -601,7 +601,7 @@ class Sender:
             # Limited, for the exit hooks that log one event after the other.
             self._say(
                 f"shutdown {id(self)}",
-                f"{left} events could not be delivered in time and are lost",
+                f"{left} event{'' if left == 1 else 's'} could not be delivered in time: lost",
             )
         if not is_own_thread():  # it may be on_error that closes
             left_seconds = max(_LAST_WORDS, deadline - self._clock.monotonic())
