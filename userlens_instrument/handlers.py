@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from userlens_instrument import processors
 from userlens_instrument._core.extract import LONGEST_ID, Plumbing, Reader, Record
 from userlens_instrument._core.jsonable import dumps_flat
-from userlens_instrument._core.shape import FLAT, flat_id
+from userlens_instrument._core.shape import FLAT, flat_id, is_stamp
 from userlens_instrument._delivery.threads import is_own_thread, own_thread
 from userlens_instrument.client import (
     Client,
@@ -159,7 +159,7 @@ class UserlensHandler(logging.Handler):
         if user is None or not FLAT.issuperset(map(type, values)) or type(when) is not float:
             return False
         if shape.timed:
-            if type(fields["timestamp"]) not in FLAT:
+            if not is_stamp(fields["timestamp"]):
                 return False
             when = (fields["timestamp"], when)
         # Without `strict`, which would cost a tenth of it: there are as many.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from userlens_instrument._core.extract import LONGEST_ID, Plumbing, Reader, Record
 from userlens_instrument._core.jsonable import dumps_flat
-from userlens_instrument._core.shape import FLAT, flat_id
+from userlens_instrument._core.shape import FLAT, flat_id, is_stamp
 from userlens_instrument._core.times import parse_time
 from userlens_instrument._delivery.clock import SystemClock
 from userlens_instrument._delivery.threads import is_own_thread, own_thread
@@ -154,7 +154,7 @@ class UserlensProcessor:
         when: Any = _wall() if shapes.sends_time else None
         if shape.timed and when is not None:
             stamp = event_dict["timestamp"]
-            if type(stamp) not in FLAT:
+            if not is_stamp(stamp):
                 return False
             when = (stamp, when)
         properties = event_dict.copy()

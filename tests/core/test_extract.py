@@ -253,7 +253,7 @@ def test_million_events():
     ("tag", "fields", "expected", "fix"),
     [
         (True, {}, "missing_user_id", "user_id=…"),
-        (True, {"user_id": None}, "missing_user_id", "user_id is None"),
+        (True, {"user_id": None}, "missing_user_id", "bind_contextvars"),
         (True, {"user_id": ""}, "invalid_user_id", "non-empty"),
         (True, {"user_id": " \t"}, "invalid_user_id", "non-empty"),
         (True, {"user_id": True}, "invalid_user_id", "non-empty"),

@@ -86,6 +86,11 @@ BODIES = {
         200,
     ),
     "broken chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", None, 200),
+    "a negative chunk": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nok\r\n0\r\n\r\n",
+        None,
+        200,
+    ),
     "interim": (b"HTTP/1.1 102 Processing\r\n\r\n", None, Failure.MALFORMED),
     "continue first": (
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",

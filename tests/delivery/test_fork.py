@@ -17,11 +17,11 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from children import in_fork, run_file, run_reporting
-from helpers import PATIENCE, Reply
+from helpers import PATIENCE, Reply, run_python
 
 from userlens_instrument import UserlensHandler
 from userlens_instrument import client as client_module
-from userlens_instrument._delivery import diagnostics, lifecycle, transport
+from userlens_instrument._delivery import diagnostics, lifecycle
 
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -74,20 +74,16 @@ LOCKS = {
     "ledger": lambda client: client.sender.ledger._lock,
     "voice": lambda client: diagnostics.voice._writing,
     "registry": lambda client: client_module.registry.lock,
-    "import": lambda client: transport.loading._lock,
     "a host's handler": lambda client: logging.getLogger("app").handlers[0].lock,
 }
 
 
 @pytest.mark.parametrize("name", LOCKS)
-def test_a_fork_in_the_middle_of_a_request_with_any_lock_held(
-    make_client, server, monkeypatch, name
-):
+def test_a_fork_in_the_middle_of_a_request_with_any_lock_held(make_client, server, name):
     """
     The child delivers its own, the parent its own, each event once, though a
     request was on its way and another thread held a lock at the fork.
     """
-    monkeypatch.setattr(lifecycle, "_LOADING", 0.05)
     release = hold_the_parent(server)
     client = make_client()
     logger = logging.getLogger("app")
@@ -116,37 +112,51 @@ def test_a_fork_in_the_middle_of_a_request_with_any_lock_held(
         logger.handlers.clear()
 
 
-def test_a_fork_waits_for_an_import_that_is_under_way():
-    """A child would have the lock of a module that nobody imports to its end."""
-    order = []
+IMPORTING = """
+import importlib.abc, os, sys, threading
+import userlens_instrument as userlens
 
-    def work():
-        order.append("child")
-        return order
+assert "email.message" not in sys.modules
+started = threading.Event()
 
-    thread_has_it, forking = threading.Event(), threading.Event()
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "email.message":
+            started.set()
+            threading.Event().wait(0.3)
 
-    def hold():
-        with transport.loading._lock:
-            thread_has_it.set()
-            assert forking.wait(PATIENCE)
-            order.append("imported")
+client = userlens.configure()
+sys.meta_path.insert(0, Slow())
+threading.Thread(target=lambda: __import__("email.message")).start()
+started.wait()
+child = os.fork()
+if not child:
+    client.track("child", "Child")
+    os._exit(0 if client.flush(10) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
 
-    pause = transport.loading.pause
 
-    def pause_and_say(seconds):
-        forking.set()
-        pause(seconds)
+def test_a_fork_while_another_thread_imports_what_a_request_needs(server):
+    """The child has the lock of that module, and nobody who gives it back; it needs none."""
+    process = run_python(IMPORTING, server.url, COVERAGE_PROCESS_CONFIG="")
 
-    thread = threading.Thread(target=hold)
-    thread.start()
-    assert thread_has_it.wait(PATIENCE)
-    transport.loading.pause = pause_and_say
-    try:
-        assert ["imported", "child"] == in_fork(work)
-    finally:
-        del transport.loading.pause
-        thread.join(PATIENCE)
+    assert (0, "") == (process.returncode, process.stderr)
+    assert Counter(["Child"]) == names(server)
+
+
+def test_a_fork_loads_nothing_for_a_client_that_sends_nothing(server):
+    """A dry run needs no connections; a fork costs it nothing."""
+    code = """
+import os, sys
+import userlens_instrument as userlens
+userlens.configure(dry_run=True)
+if not os.fork():
+    os._exit(0)
+os.wait()
+sys.exit("urllib3" in sys.modules)
+"""
+    assert 0 == run_python(code, server.url).returncode
 
 
 def test_a_child_of_an_idle_parent(make_client, server):

@@ -16,7 +16,13 @@ import trustme
 from helpers import BASIC, PATIENCE, WRITE_CODE, Reply, ScriptedServer, closed_port, run_python
 
 import userlens_instrument
-from userlens_instrument import SettingsError, UserlensHandler, UserlensProcessor, configure
+from userlens_instrument import (
+    Settings,
+    SettingsError,
+    UserlensHandler,
+    UserlensProcessor,
+    configure,
+)
 from userlens_instrument._delivery.transport import UrllibTransport
 
 
@@ -55,6 +61,22 @@ def test_a_trusted_server_is_talked_to(authority, trusted):
 
         assert ("None\n", "") == (done.stdout, done.stderr)
         assert ["Event"] == [event["event"] for event in server.events]
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_what_a_server_says_too_much_is_no_answer_to_the_next(
+    authority, trusted, monkeypatch, encrypted
+):
+    """TLS may have decrypted what a look at the socket does not show."""
+    monkeypatch.setenv("SSL_CERT_FILE", trusted)
+    # As much as is read at a time, and then what looks like an answer.
+    stray = b"ok".ljust(8_192) + b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+    with ScriptedServer(tls=tls(authority, "127.0.0.1") if encrypted else None) as server:
+        server.script = lambda request: Reply(headers={"Content-Length": "2"}, body=stray)
+        transport = UrllibTransport(Settings(write_code=WRITE_CODE, events_url=server.url))
+
+        assert [200] * 4 == [transport.send("/event", b"{}").status for _ in range(4)]
+        transport.close()
 
 
 @pytest.mark.parametrize("fault", ["unknown authority", "another name"])

@@ -409,3 +409,21 @@ def test_what_a_held_event_weighs():
 
     assert 5_000 == client.stats().pending
     assert held / 5_000 < 1_024
+
+
+@pytest.mark.parametrize("stamp", ["2026-11-24T00:00:00Z".ljust(65), 10**400, "x" * 10**6])
+def test_a_long_timestamp_is_read_at_once(stamp):
+    """What waits to be read is not weighed, so it is small."""
+    client = quiet_client()
+    processor, handler = UserlensProcessor(client), UserlensHandler(client=client)
+    line = {**LINE, "timestamp": "2026-11-24T00:00:00Z"}
+    for _ in range(2):
+        processor(None, "info", dict(line))
+        handler.handle(record_of({key: line[key] for key in line if key != "event"}))
+    client.stats()
+    assert processor._take(dict(line))
+    assert handler._take(vars(record_of({key: line[key] for key in line if key != "event"})))
+    line["timestamp"] = stamp
+
+    assert not processor._take(dict(line))
+    assert not handler._take(vars(record_of({key: line[key] for key in line if key != "event"})))

@@ -39,6 +39,8 @@ _MOST_FRAME = 6 * (LONGEST_ID + LONGEST_NAME) + 256
 
 #: What is JSON as it is, and cannot change any more.
 FLAT: frozenset[type] = frozenset({str, int, float, bool, type(None)})
+# ISO 8601 with nanoseconds and a name of a time zone is shorter.
+_LONGEST_STAMP = 64
 # Python's own limits on integers are far away.
 _MOST_INT = 2**63
 
@@ -167,3 +169,8 @@ def flat_id(value: object) -> str | None:
     elif type(value) is int and 0 <= value < _MOST_INT:
         return str(value)
     return None
+
+
+def is_stamp(value: object) -> bool:
+    """Return whether *value* may wait to be read as a time: it is small, and cannot change."""
+    return type(value) is float or (type(value) is str and len(value) <= _LONGEST_STAMP)

@@ -297,7 +297,7 @@ class _Direct(Route):
         with suppress(IndexError):
             while True:
                 connection = self._idle.pop()
-                if connection.is_connected:
+                if connection.is_connected and not _pending(connection):
                     return connection
                 # The server has closed it, or said something that nobody asked for.
                 connection.close()
@@ -327,6 +327,12 @@ class _Direct(Route):
         self._closed = True
         while self._drop_one():
             pass
+
+
+def _pending(connection: HTTPConnection) -> int:
+    """Return how many bytes TLS has decrypted that nobody has read."""
+    sock = connection.sock
+    return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
 
 
 class _Proxied(Route):
@@ -382,8 +388,8 @@ def _read(response: http.client.HTTPResponse | urllib3.BaseHTTPResponse) -> tupl
         # still to come.
         return Answer(failure=Failure.MALFORMED, detail=f"interim {status}"), False
     excerpt, whole = b"", False
-    # The status line has come, and it decides.
-    with suppress(HTTPError, OSError, http.client.HTTPException):
+    # The status line has come, and it decides, whatever comes after it.
+    with suppress(Exception):
         excerpt = response.read(_MOST_READ) or b""
         whole = not excerpt or not response.read(1)
     retry_after = response.headers.get("Retry-After")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from userlens_instrument._delivery import diagnostics
 from userlens_instrument._delivery.diagnostics import voice
 from userlens_instrument._delivery.threads import unmark_own_thread
-from userlens_instrument._delivery.transport import loading
+from userlens_instrument._delivery.transport import load_before_fork
 
 
 if TYPE_CHECKING:
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 # Seconds for the last lines of diagnostics, past the deadline of delivery.
 _LAST_WORDS = 0.25
-# Seconds that a fork may wait for urllib3 to be imported: once in a process, and
-# a twentieth of one, measured.
-_LOADING = 2.0
 # Seconds between two signals to a main thread that has not heard the first.
 _AGAIN = 0.05
 
@@ -110,12 +107,11 @@ def on_fork(hook: Callable[[], None]) -> None:
 def _before_fork() -> None:
     # A line that is half-way through a host's handler holds the lock of a file
     # buffer, which Python does not free in the child: its next line would hang.
+    load_before_fork()
     voice.pause(_LAST_WORDS)
-    loading.pause(_LOADING)
 
 
 def _after_fork_in_parent() -> None:
-    loading.resume()
     voice.resume()
 
 
@@ -123,7 +119,6 @@ def _after_fork_in_child() -> None:
     # Nothing here logs, starts a thread, or takes a lock that may have been held.
     unmark_own_thread()
     diagnostics.forget_inherited()
-    loading.forget()
     _process.exiting = False
     _process.terminated = threading.Event()
     _process.handed_on = threading.Event()

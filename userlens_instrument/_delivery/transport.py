@@ -9,7 +9,7 @@ nobody's start waits for it.
 from __future__ import annotations
 
 import base64
-import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -22,38 +22,22 @@ if TYPE_CHECKING:
     from userlens_instrument.settings import Settings
 
 
-class _Loading:
+def _load() -> type[Route]:
+    from userlens_instrument._delivery.connections import Route  # noqa: PLC0415 - see above
+
+    return Route
+
+
+def load_before_fork() -> None:
     """
-    Keeps a fork out of the middle of an import.
+    Load what opens connections, if it will be needed: a forked child may not be able to.
 
-    The child would have an import lock that nobody gives back, and wait for it
-    at its own first request, or first use of urllib3.
+    Whatever module another thread is importing at the fork, the child has the
+    lock of, and nobody who gives it back.
     """
-
-    def __init__(self) -> None:
-        # Reentrant: an import may fork, for all we know.
-        self._lock = threading.RLock()
-        self._paused = False
-
-    def load(self) -> type[Route]:
-        with self._lock:
-            from userlens_instrument._delivery.connections import Route  # noqa: PLC0415 - see above
-        return Route
-
-    def pause(self, seconds: float) -> None:
-        self._paused = self._lock.acquire(timeout=seconds)
-
-    def resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._lock.release()
-
-    def forget(self) -> None:
-        """Start afresh in a forked child, where nobody imports anything of ours yet."""
-        self.__init__()  # type: ignore[misc]
-
-
-loading = _Loading()
+    if UrllibTransport.made:
+        with suppress(Exception):  # the first request says what is wrong
+            _load()
 
 
 class UrllibTransport:
@@ -64,8 +48,12 @@ class UrllibTransport:
         settings: URLs, time-outs and the write code.
     """
 
+    #: Whether there is, or was, one in this process.
+    made = False
+
     def __init__(self, settings: Settings) -> None:
         """Work out headers and targets; open nothing."""
+        UrllibTransport.made = True
         code = settings.write_code or ""
         # b64encode, not encodebytes: that one breaks a long code into lines.
         token = base64.b64encode(f"{code}:".encode()).decode()
@@ -105,7 +93,7 @@ class UrllibTransport:
     def _route(self, base: str) -> Route:
         # Two threads may make one at the same time; the dict keeps one.
         return self._routes.get(base) or self._routes.setdefault(
-            base, loading.load().to(base, self._headers, self._connections)
+            base, _load().to(base, self._headers, self._connections)
         )
 
     def close(self) -> None:
