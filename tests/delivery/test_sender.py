@@ -718,6 +718,44 @@ def test_a_transport_that_raises_does_not_cost_the_event_or_the_thread(make_clie
     assert (1, 2) == (client.stats().delivered, len(calls))
 
 
+def test_workers_that_only_get_in_each_others_way_end(make_client):
+    """Where answers take no time, one worker sends, and one looks whether it gets on."""
+    together, first = threading.Barrier(8), iter(range(8))
+
+    def answer(body):
+        if next(first, None) is not None:
+            together.wait(PATIENCE)  # all eight are there
+        return Answer(status=200)
+
+    # On this clock no time passes.
+    client = make_client(transport=CapturingTransport(answer), clock=FakeClock())
+    for number in range(5_000):
+        client.track(f"u{number % 100}", f"Event {number}")
+
+    assert client.flush(PATIENCE)
+    assert client.stats().threads <= 2
+    assert 5_000 == client.stats().delivered
+
+
+def test_a_request_that_hangs_does_not_hold_up_the_others(make_client, server):
+    """However fast answers came before: the worker that stood aside takes over."""
+    hang = threading.Event()
+    server.script = lambda request: Reply(hold=hang if b"Hang" in request.body else None)
+    client = make_client()
+    client.sender._took = 0.0
+    for number in range(100):
+        client.track(f"u{number}", f"Event {number}")
+    assert client.flush(PATIENCE)
+    client.track("u-1", "Hang")
+    client.track("u-2", "Hang")
+    for number in range(100):
+        client.track(f"u{number}", f"Event {number}")
+
+    assert server.wait_for(202)
+    hang.set()
+    assert client.flush(PATIENCE)
+
+
 def test_a_worker_that_dies_is_replaced_by_the_next_event(make_client, monkeypatch):
     """An error inside a worker ends that worker alone; the next event starts another."""
     client = make_client(transport=CapturingTransport(), max_workers=1)
