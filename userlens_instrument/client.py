@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from userlens_instrument._core.encode import Encoder
 from userlens_instrument._core.extract import Reader, normalize
+from userlens_instrument._core.jsonable import flat_encoder
 from userlens_instrument._core.once import OnceGuard
 from userlens_instrument._core.outcome import Answer
 from userlens_instrument._core.shape import Shapes
@@ -56,16 +57,20 @@ class Road:
         sender: Its sender.
         once: Its guard against second entrances.
         shapes: The lines that are known at this entrance.
+        encode: As of `flat_encoder`.
     """
 
-    __slots__ = ("client", "once", "sender", "shapes")
+    __slots__ = ("client", "encode", "once", "sender", "shapes")
 
-    def __init__(self, client: Client, shapes: Shapes) -> None:
+    def __init__(
+        self, client: Client, shapes: Shapes, encode: Callable[[dict[str, Any]], bytes]
+    ) -> None:
         """Take everything in hand."""
         self.client = client
         self.sender = client.sender
         self.once = client.once
         self.shapes = shapes
+        self.encode = encode
 
 
 class DryRun:
@@ -154,9 +159,11 @@ class Client:
 
     def road(self, reader: Reader, *, tag: str, text: str, never: frozenset[str]) -> Road | None:
         """Return the short way for an entrance, see `Shapes`; None if no event is sent at all."""
-        if self._mute is not None:
+        encode = flat_encoder()
+        if self._mute is not None or encode is None:
             return None
-        return Road(self, Shapes(reader, self.settings, tag=tag, text=text, never=never))
+        shapes = Shapes(reader, self.settings, tag=tag, text=text, never=never)
+        return Road(self, shapes, encode)
 
     def capture(self, reader: Reader, tag: object, record: Record, site: Callable[[], str]) -> None:
         """

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from userlens_instrument import processors
 from userlens_instrument._core.extract import LONGEST_ID, Plumbing, Reader, Record
-from userlens_instrument._core.jsonable import dumps_flat
 from userlens_instrument._core.shape import FLAT, flat_id, is_stamp
 from userlens_instrument._delivery.threads import is_own_thread, own_thread
 from userlens_instrument.client import (
@@ -118,7 +117,7 @@ class UserlensHandler(logging.Handler):
         except Exception as error:
             unreadable(self._client, error, _site(record))
 
-    def _take(self, fields: dict[str, Any]) -> bool:
+    def _take(self, fields: dict[str, Any]) -> bool:  # noqa: C901 - a call costs, a branch does not
         """
         Take the common line in one pass: a track of a known shape, all of its values flat.
 
@@ -140,7 +139,7 @@ class UserlensHandler(logging.Handler):
             or type(name) is not str
             or name not in shapes.events
             or type(fields["args"]) is not tuple
-            or fields["name"].startswith(_SPECIAL)
+            or fields["name"] not in shapes.loggers
             or own_thread.ours
             or road.once.marks
         ):
@@ -162,11 +161,15 @@ class UserlensHandler(logging.Handler):
             if not is_stamp(fields["timestamp"]):
                 return False
             when = (fields["timestamp"], when)
-        # Without `strict`, which would cost a tenth of it: there are as many.
-        data = dumps_flat(dict(zip(shape.names, values)))  # noqa: B905
+        try:
+            # Without `strict`, which would cost a tenth of it: there are as many.
+            properties = dict(zip(shape.names, values))  # noqa: B905
+            data = road.encode(properties)[1:-1]  # a copy, see `compact`
+        except (TypeError, ValueError):
+            return False
         sender = road.sender
         buffer = sender.buffer
-        if data is None or len(data) > shapes.most or len(buffer.inbox) >= buffer.room:
+        if len(data) > shapes.most or len(buffer.inbox) >= buffer.room:
             return False
         if not road.once.claim(fields["relativeCreated"]):
             sender.ledger.count("duplicates")
@@ -216,12 +219,18 @@ class UserlensHandler(logging.Handler):
         reader = self._reader_for(client, plumbing)
         client.capture(reader, tag, found, _site(record))
         if tag is True and plumbing is PLUMBING:
-            road = self._road
-            if road is None or road.client is not client:
-                # Swapped whole, for the threads that share this handler.
-                road = self._road = client.road(reader, tag=self._tag, text="msg", never=_NEVER)
-            if road is not None:
-                road.shapes.learn(tuple(record.__dict__), msg)
+            self._learn(client, reader, record)
+
+    def _learn(self, client: Client, reader: Reader, record: logging.LogRecord) -> None:
+        """Take note of a line that has been read, for the short way."""
+        road = self._road
+        if road is None or road.client is not client:
+            # Swapped whole, for the threads that share this handler.
+            road = self._road = client.road(reader, tag=self._tag, text="msg", never=_NEVER)
+        if road is not None:
+            road.shapes.learn(tuple(record.__dict__), record.msg)
+            if record.name and not record.name.startswith(_SPECIAL):
+                road.shapes.learn_logger(record.name)
 
     @staticmethod
     def _from_dict(msg: Mapping[Any, Any], record: logging.LogRecord) -> dict[Any, Any]:

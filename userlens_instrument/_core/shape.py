@@ -88,6 +88,7 @@ class Shapes:
     Attributes:
         known: A `Shape` for each tuple of names; False for those that go the long way.
         events: Names of events that are right.
+        loggers: Names of loggers whose lines need no closer look.
         most: Most bytes of properties.
         sends_time: Whether a track carries its time.
     """
@@ -103,6 +104,7 @@ class Shapes:
         "_usable",
         "events",
         "known",
+        "loggers",
         "most",
         "sends_time",
     )
@@ -121,6 +123,7 @@ class Shapes:
         self._usable = settings.allow is None
         self.known: dict[tuple[Any, ...], Shape | Literal[False]] = {}
         self.events: set[str] = set()
+        self.loggers: set[str] = set()
         self.most = min(_MOST_DATA, settings.max_string, settings.max_body_bytes - _MOST_FRAME)
         self.sends_time = settings.send_timestamp
 
@@ -136,6 +139,11 @@ class Shapes:
             self.known[fields] = self._shape(fields) or False
         if type(text) is str and len(self.events) < _MOST_NAMES and self._is_name(text):
             self.events.add(text)
+
+    def learn_logger(self, name: str) -> None:
+        """Take note of a logger whose lines need no closer look."""
+        if len(self.loggers) < _MOST_NAMES:
+            self.loggers.add(name)
 
     def _shape(self, fields: tuple[Any, ...]) -> Shape | None:
         if not self._usable or len(fields) > _MOST_FIELDS or not self._needed.issubset(fields):
