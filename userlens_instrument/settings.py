@@ -58,7 +58,8 @@ class Settings:
         batch_max_events: Most events of a batch.
         batch_max_bytes: Largest body of a batch, in bytes; a larger event goes alone.
         batch_linger: How long an event waits for company, in seconds; a flush cuts it short.
-        max_workers: Most sender threads at a time. An idle sender holds one.
+        max_workers: Most sender threads at a time. An idle sender holds one; where answers
+            come at once, more than two would only contend, and stand aside.
         max_queue_events: Most events held in memory.
         max_queue_bytes: Most bytes of event bodies held in memory.
         overflow: What goes when the buffer is full: ``drop_newest`` or ``drop_oldest``.
