@@ -1,24 +1,26 @@
 """
-The parts of the hot path, one by one: ``python -m benchmarks.micro``.
+The parts of the hot path, one by one: ``python -m benchmarks.micro``, by pyperf.
 
 For a comparison before and after a change, on one machine, within minutes:
-the least of several repetitions, in nanoseconds. Unlike the rest of the
-benchmarks this reaches into the package, so a part that has moved is said to
-be missing, and the others are still timed.
+
+    python -m benchmarks.micro --fast -o before.json
+    python -m benchmarks.micro --fast -o after.json
+    python -m pyperf compare_to before.json after.json
+
+``--help`` tells the rest. Unlike the other benchmarks this reaches into the package.
 """
 
 from __future__ import annotations
 
-import argparse
-import gc
 import logging
 import sys
-import timeit
+import time
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import report, subjects
+from benchmarks import subjects
 from benchmarks.growth import Gate
 
 
@@ -26,31 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# Each part is timed in this many repetitions of so many calls: short ones, many
-# of them, for one between two disturbances is enough.
-_REPEAT, _NUMBER = 150, 500
-
-
-def nanoseconds(
-    call: Callable[[], object],
-    floor: Callable[[], object] | None = None,
-    after: Callable[[], object] = gc.collect,
-) -> tuple[float, float | None]:
-    """
-    Return the least nanoseconds that *call* took, and that *floor* did, by turns.
-
-    Args:
-        call: What is timed.
-        floor: What is needed for a call, and is no part of what is to be known.
-        after: What puts everything back after each repetition, and is not timed.
-    """
-    timers = [timeit.Timer(found) for found in (call, floor) if found is not None]
-    best = [float("inf")] * len(timers)
-    for _ in range(_REPEAT):
-        for place, timer in enumerate(timers):
-            best[place] = min(best[place], timer.timeit(_NUMBER) / _NUMBER * 1e9)
-        after()
-    return best[0], best[1] if floor is not None else None
+# Calls that are timed before what they have left behind is cleared away.
+_MOST = 20_000
 
 
 class _Bench:
@@ -91,70 +70,85 @@ def _fields(*, tagged: bool) -> dict[str, Any]:
     return {"user_id": "user_0001", **tag, **subjects.properties(), "event": subjects.EVENT}
 
 
-def processor(*, tagged: bool) -> tuple[float, float | None]:
-    """Time the processor, given a fresh event dict; the floor gives it to one that does nothing."""
+class _Part:
+    """
+    A call to time, and what it needs around it.
+
+    Args:
+        call: What is timed.
+        bench: Whose client it gives events to, if to any.
+    """
+
+    def __init__(self, call: Callable[[], object], bench: _Bench | None = None) -> None:
+        """Take both over."""
+        self.call = call
+        self.bench = bench
+
+
+def _take(loops: int, make: Callable[[], _Part]) -> float:
+    """Return the seconds that *loops* calls of a part take, in pyperf's own process."""
+    part = make()
+    call, bench = part.call, part.bench
+    if bench is not None:
+        bench.prepare(call)
+    taken, left = 0.0, loops
+    while left:
+        some = range(min(left, _MOST))
+        left -= len(some)
+        started = time.perf_counter()
+        for _ in some:
+            call()
+        taken += time.perf_counter() - started
+        if bench is not None:
+            bench.drain()
+            bench.prepare(call)
+    if bench is not None:
+        bench.end()
+    return taken
+
+
+def _processor(*, tagged: bool) -> _Part:
     bench, fields = _Bench(), _fields(tagged=tagged)
     take = bench.processor
-
-    def call() -> None:
-        take(None, "info", fields.copy())
-
-    def floor() -> None:
-        subjects.hand_on(None, "info", fields.copy())
-
-    bench.prepare(call)
-    found = nanoseconds(call, floor, bench.drain)
-    bench.end()
-    return found
+    return _Part(lambda: take(None, "info", fields.copy()), bench)
 
 
-def handler() -> tuple[float, float | None]:
-    """Time a log call with the handler; the floor is the call with logging's own null handler."""
+def _no_processor() -> _Part:
+    fields = _fields(tagged=True)
+    return _Part(lambda: subjects.hand_on(None, "info", fields.copy()))
+
+
+def _log_call() -> _Part:
     bench = _Bench()
-    ours = partial(subjects.stdlib_call(bench.handler, tagged=True), 1)
-    floor = partial(subjects.stdlib_floor(tagged=True), 1)
-    bench.prepare(ours)
-    found = nanoseconds(ours, floor, bench.drain)
-    bench.end()
-    return found
+    return _Part(partial(subjects.stdlib_call(bench.handler, tagged=True), 1), bench)
 
 
-def untagged_handler() -> tuple[float, float | None]:
-    """Time the handler alone on a record without a tag; the floor is logging's null handler."""
+def _no_handler() -> _Part:
+    return _Part(partial(subjects.stdlib_floor(tagged=True), 1))
+
+
+def _untagged_record() -> _Part:
     bench = _Bench()
     record = logging.makeLogRecord({"msg": subjects.EVENT, **_fields(tagged=False)})
-    null = logging.NullHandler()
-    found = nanoseconds(lambda: bench.handler.handle(record), lambda: null.handle(record))
-    bench.end()
-    return found
+    return _Part(lambda: bench.handler.handle(record), bench)
 
 
-def track() -> tuple[float, float | None]:
-    """Time ``Client.track()``; the floor is a function that does nothing."""
+def _track() -> _Part:
     bench = _Bench()
     take = bench.client.track
-
-    def call() -> None:
-        take("user_0001", subjects.EVENT, subjects.properties())
-
-    bench.prepare(call)
-    found = nanoseconds(call, partial(subjects.function_floor(), 1), bench.drain)
-    bench.end()
-    return found
+    return _Part(lambda: take("user_0001", subjects.EVENT, subjects.properties()), bench)
 
 
-def encode() -> tuple[float, float | None]:
-    """Time the encoder on one track, and the body that is put together later."""
+def _encode() -> _Part:
     package = import_module("userlens_instrument")
     encoder = import_module("userlens_instrument._core.encode").Encoder(
         package.Settings(write_code="benchmark")
     )
     event = package.Track("user_0001", subjects.EVENT, subjects.properties(), 1_795_000_000.0)
-    return nanoseconds(lambda: encoder.encode(event).payload.body)
+    return _Part(lambda: encoder.encode(event).payload.body)
 
 
-def schedule() -> tuple[float, float | None]:
-    """Time an event's way through the schedule: added, next, settled."""
+def _schedule() -> _Part:
     module = import_module("userlens_instrument._core.schedule")
     outcome = import_module("userlens_instrument._core.outcome")
     payload = import_module("userlens_instrument._core.encode").TrackPayload(
@@ -169,40 +163,32 @@ def schedule() -> tuple[float, float | None]:
         attempt = plan.next(1.0)
         plan.settle(attempt, answer, now=1.0, wall=1.0, draw=lambda: 0.5)
 
-    call()
-    return nanoseconds(call)
+    return _Part(call)
 
 
-PARTS: tuple[tuple[str, Callable[[], tuple[float, float | None]]], ...] = (
-    ("processor, tagged", partial(processor, tagged=True)),
-    ("processor, not tagged", partial(processor, tagged=False)),
-    ("log call with handler, tagged", handler),
-    ("handler, not tagged", untagged_handler),
-    ("Client.track()", track),
-    ("encode one track, and its body", encode),
-    ("schedule: add, next, settle", schedule),
+PARTS: tuple[tuple[str, Callable[[], _Part]], ...] = (
+    ("floor: a processor that does nothing", _no_processor),
+    ("processor, tagged", partial(_processor, tagged=True)),
+    ("processor, not tagged", partial(_processor, tagged=False)),
+    ("floor: log call, a handler that does nothing", _no_handler),
+    ("log call with handler, tagged", _log_call),
+    ("handler, not tagged", _untagged_record),
+    ("Client.track()", _track),
+    ("encode one track, and its body", _encode),
+    ("schedule: add, next, settle", _schedule),
 )
 
 
 def main() -> None:
-    """Time every part, and print a table."""
-    argparse.ArgumentParser(
-        prog="python -m benchmarks.micro", description="Time each part of a tagged log call."
-    ).parse_args()
+    """Time every part, as pyperf does it."""
+    if find_spec("pyperf") is None:
+        sys.stderr.write("python -m benchmarks.micro: install pyperf (the group bench has it)\n")
+        sys.exit(2)
     # So many events a minute are worth a warning, elsewhere.
     logging.getLogger("userlens_instrument").addHandler(logging.NullHandler())
-    rows = []
-    for title, measure in PARTS:
-        try:
-            taken, floor = measure()
-        except (AttributeError, ImportError, TypeError) as error:
-            rows.append([title, "missing", "", str(error)[:60]])
-            continue
-        over = None if floor is None else taken - floor
-        rows.append([title, report.number(taken, 0), report.number(over, 0), ""])
-    note = f"{report.python_version()}; ns, the least of {_REPEAT} repetitions of {_NUMBER:,} calls"
-    headers = ("", "ns", "over the floor", "")
-    sys.stdout.write(report.table("The hot path", note, headers, rows))
+    runner = import_module("pyperf").Runner(program_args=("-m", "benchmarks.micro"))
+    for title, make in PARTS:
+        runner.bench_time_func(title, _take, make)
 
 
 if __name__ == "__main__":
