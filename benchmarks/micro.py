@@ -47,6 +47,7 @@ class _Bench:
 
     def prepare(self, call: Callable[[], object]) -> None:
         """Let *call* be known, and the one worker wait at the gate."""
+        self.gate.open.set()
         call()
         self.client.flush(10.0)
         self.gate.open.clear()
@@ -89,10 +90,10 @@ def _take(loops: int, make: Callable[[], _Part]) -> float:
     """Return the seconds that *loops* calls of a part take, in pyperf's own process."""
     part = make()
     call, bench = part.call, part.bench
-    if bench is not None:
-        bench.prepare(call)
     taken, left = 0.0, loops
     while left:
+        if bench is not None:
+            bench.prepare(call)
         some = range(min(left, _MOST))
         left -= len(some)
         started = time.perf_counter()
@@ -101,7 +102,6 @@ def _take(loops: int, make: Callable[[], _Part]) -> float:
         taken += time.perf_counter() - started
         if bench is not None:
             bench.drain()
-            bench.prepare(call)
     if bench is not None:
         bench.end()
     return taken
