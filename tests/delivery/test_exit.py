@@ -183,14 +183,14 @@ import threading
 
 @atexit.register
 def slow():
-    threading.Event().wait(0.6)
+    threading.Event().wait(2.2)
     log("Late")
 
 attach()
 log("Main")
 """,
         server.url,
-        USERLENS_SHUTDOWN_TIMEOUT="0.5",
+        USERLENS_SHUTDOWN_TIMEOUT="2",
     )
 
     assert ["Main", "Late"] == [event["event"] for event in server.events]
@@ -304,7 +304,7 @@ import threading
 def later():
     threading.main_thread().join()
     log("First")
-    threading.Event().wait(0.4)
+    threading.Event().wait(2.2)
     for number in range(20):
         log(f"Event {number}")
 
@@ -312,7 +312,7 @@ attach()
 threading.Thread(target=later).start()
 """,
         server.url,
-        USERLENS_SHUTDOWN_TIMEOUT="0.3",
+        USERLENS_SHUTDOWN_TIMEOUT="2",
     )
 
     assert (0, "", 21) == (process.returncode, process.stderr, report["delivered"])
