@@ -11,7 +11,7 @@ import sys
 import forkable  # noqa: F401 - its hooks come before those of the package, imported below
 import pytest
 import structlog
-from helpers import WRITE_CODE, ScriptedServer, examples
+from helpers import SPOOLED, WRITE_CODE, ScriptedServer, examples, new_spool
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -31,6 +31,15 @@ hypothesis_settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 hypothesis_settings.load_profile("house")
+
+
+def pytest_collection_modifyitems(items):
+    """Leave out, where the tests run with a spool, what is about events in memory alone."""
+    if SPOOLED:
+        skip = pytest.mark.skip(reason="about memory alone")
+        for item in items:
+            if item.get_closest_marker("memory"):
+                item.add_marker(skip)
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +87,7 @@ def make_client_of_events(server):
             "raw_url": server.url,
             "backoff_base": 0.01,
             "backoff_cap": 0.05,
+            "spool": new_spool(),
         } | settings
         client = Client(Settings(**settings), transport=transport, clock=clock)
         made.append(client)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import itertools
 import json
 import os
 import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,6 +28,18 @@ PATIENCE = 20.0
 # there the tests of delivery run without those of batches: what differs between
 # Pythons is not found by more of the same.
 BRIEF = os.environ.get("TESTS_BRIEF") == "1"
+
+
+# The same tests once more, each client with a spool of its own: what holds for
+# events in memory holds for those on disk.
+SPOOLED = os.environ.get("TESTS_SPOOL") == "1"
+_spools = tempfile.TemporaryDirectory(prefix="userlens-tests-") if SPOOLED else None
+_numbers = itertools.count()
+
+
+def new_spool():
+    """Return the path of a spool that there is not yet; None if the tests run without."""
+    return None if _spools is None else f"{_spools.name}/{os.getpid()}-{next(_numbers)}/spool.db"
 
 
 def examples(number):
@@ -245,6 +259,8 @@ def refuse_our_threads(monkeypatch):
 def environment(url, **extra):
     """Return an environment for a child that delivers to *url*, free of this one's settings."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("USERLENS_")}
+    if SPOOLED:
+        clean["USERLENS_SPOOL"] = new_spool()
     return clean | {
         "USERLENS_WRITE_CODE": WRITE_CODE,
         "USERLENS_EVENTS_URL": url,

@@ -28,6 +28,7 @@ LAYERS = [
         "_core.jsonable",
         "_core.extract",
         "_core.encode",
+        "_core.stored",
         "_core.shape",
         "_core.once",
         "_core.outcome",
@@ -46,6 +47,9 @@ LAYERS = [
         "_delivery.lines",
         "_delivery.connections",
         "_delivery.transport",
+        "_delivery.spool",
+        "_delivery.inlet",
+        "_delivery.outlet",
         "_delivery.sender",
         "_delivery.lifecycle",
     ],
@@ -66,6 +70,7 @@ DOORS = {
         "_delivery.clock",
         "_delivery.connections",
         "_delivery.lifecycle",
+        "_delivery.spool",
         "client",
         "inspector",
         "cli",
@@ -76,7 +81,7 @@ DOORS = {
     "starlette": {"inspector", "cli"},
     "uvicorn": {"inspector", "cli"},
     "structlog": {"cli"},
-    "sqlite3": set(),
+    "sqlite3": {"_delivery.spool"},
 }
 
 

@@ -482,6 +482,7 @@ def test_without_threads_a_flush_keeps_to_its_timeout(make_client, monkeypatch):
     assert 1 == client.stats().pending
 
 
+@pytest.mark.memory
 def test_without_threads_on_error_is_called_all_the_same(make_client, monkeypatch):
     """What is lost at the end is told on the thread that closes, if there is no other."""
     refuse_our_threads(monkeypatch)
@@ -493,6 +494,7 @@ def test_without_threads_on_error_is_called_all_the_same(make_client, monkeypatc
     assert ["shutdown"] == [loss.reason for loss in losses]
 
 
+@pytest.mark.memory
 def test_a_flush_ends_when_what_it_waits_for_is_given_up(make_client, server):
     """close with no time left ends a flush that is waiting on another thread."""
     held = threading.Event()
@@ -603,6 +605,7 @@ def test_close_waits_for_on_error(make_client, server):
     assert ["rejected"] * 4 == losses
 
 
+@pytest.mark.memory
 def test_a_worker_calls_on_error_where_no_thread_can_start(make_client, monkeypatch):
     """As at the exit of Python 3.12: one that hangs costs the worker, and not the exit."""
     start = threading.Thread.start

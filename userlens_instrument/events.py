@@ -93,11 +93,15 @@ class Payload:
         user_id: Decides the lane, and with it the order.
         body: The JSON document, UTF-8.
         kind: ``track``, ``identify`` or ``group``.
+        row: Its number in the spool; 0 if it is in memory alone.
+        at: When the spool took it, in seconds since the epoch.
     """
 
     user_id: str
     body: bytes
     kind: str
+    row: int = 0
+    at: float = 0.0
 
     @property
     def size(self) -> int:

@@ -58,6 +58,28 @@ class InvalidEventError(UserlensError):
         return type(self), (self.reason, self.problem, self.fix)
 
 
+class SpoolError(UserlensError):
+    """
+    The spool cannot be used: which file, and what is wrong with it.
+
+    Attributes:
+        path: The file.
+        kind: ``locked``, ``full``, ``denied``, ``damaged``, ``newer``, ``foreign`` or ``failed``.
+        problem: What is wrong, in a few words.
+    """
+
+    def __init__(self, path: str, kind: str, problem: str) -> None:
+        """Put the parts together in one line."""
+        self.path = path
+        self.kind = kind
+        self.problem = problem
+        super().__init__(f"the spool {path}: {problem}")
+
+    def __reduce__(self) -> tuple[type["SpoolError"], tuple[str, str, str]]:
+        """Rebuild from the parts."""
+        return type(self), (self.path, self.kind, self.problem)
+
+
 class MissingExtraError(UserlensError):
     """
     A part of this package needs a library that is not installed.

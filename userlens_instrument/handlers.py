@@ -174,7 +174,7 @@ class UserlensHandler(logging.Handler):
         if not road.once.claim(fields["relativeCreated"]):
             sender.ledger.count("duplicates")
             return True
-        buffer.inbox.append((user, name, data, when if shapes.sends_time else None))
+        buffer.put((user, name, data, when if shapes.sends_time else None))
         if sender.call:
             sender.ring()
         return True

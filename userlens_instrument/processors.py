@@ -170,7 +170,7 @@ class UserlensProcessor:
         if len(data) > shapes.most or len(buffer.inbox) >= buffer.room:
             return False
         del event_dict[self._tag]
-        buffer.inbox.append((user, name, data, when))
+        buffer.put((user, name, data, when))
         if sender.call:
             sender.ring()
         return True

@@ -86,6 +86,14 @@ class Settings:
         max_body_bytes: Largest body of one event, in bytes.
         user_id_keys: Names under which a record may hold the user id, best first.
         group_id_keys: Names under which a record may hold the group id, best first.
+        spool: Path of a file that keeps events over the end of the process and through
+            outages; all processes of a host may share it. ``None`` for memory alone.
+        spool_sync: What an event survives once its log call has returned: ``process``, the
+            end of the process, SIGKILL included; ``power``, a power cut; ``relaxed``, what
+            comes some milliseconds later, for a log call that costs no disk access.
+        spool_max_bytes: Largest size of the spool, in bytes; the oldest events make room.
+        spool_max_age: Age in seconds after which an event in the spool is dropped. With a
+            spool it takes the place of *retry_for*.
         flush_on_sigterm: Deliver what is held when SIGTERM comes and nobody else handles it.
         dry_run: Do everything but open a socket; every event counts as delivered.
         debug: Say each delivery in a line of diagnostics (never its properties).
@@ -132,6 +140,11 @@ class Settings:
     max_body_bytes: int = 64 * 1024
     user_id_keys: tuple[str, ...] = ("user_id", "userId", "userlens_user_id")
     group_id_keys: tuple[str, ...] = ("group_id", "groupId", "userlens_group_id")
+    spool: str | None = None
+    spool_sync: str = "process"
+    # A gigabyte is some seven million events; a week is a long weekend's outage, twice.
+    spool_max_bytes: int = 2**30
+    spool_max_age: float = 7 * 86_400.0
     flush_on_sigterm: bool = False
     dry_run: bool = False
     debug: bool = False
@@ -368,6 +381,34 @@ def _check_delivery(name: str, value: Any) -> str:
     return value
 
 
+def _check_spool(name: str, value: Any) -> str | None:
+    if value is None:
+        return None
+    fix = "give the path of a file on a local disk"
+    if not isinstance(value, (str, os.PathLike)):
+        raise SettingsError(name, "is not a path", fix)
+    text = os.fspath(value)
+    if not isinstance(text, str) or "\0" in text:
+        raise SettingsError(name, "is not a path", fix)
+    if not text.strip():
+        return None
+    if os.name != "posix":
+        raise SettingsError(name, "needs POSIX file locks", "leave it out on this system")
+    # Of this moment: a service may change its directory later.
+    path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - text in, text out
+    if text.endswith(os.sep) or os.path.isdir(path):  # noqa: PTH112 - as above
+        raise SettingsError(name, "is a directory", "give the path of a file in it")
+    return path
+
+
+def _check_sync(name: str, value: Any) -> str:
+    if not isinstance(value, str) or value not in {"process", "power", "relaxed"}:
+        raise SettingsError(
+            name, "is no degree of safety", "give 'process', 'power' or 'relaxed'"
+        )
+    return value
+
+
 def _check_names(name: str, value: Any) -> tuple[str, ...]:
     # A lone text is a sequence of letters: the mistake everyone makes once.
     if isinstance(value, (str, bytes)):
@@ -437,6 +478,8 @@ _INTEGERS: dict[str, tuple[int, int]] = {
     "max_properties": (1, 100_000),
     "max_depth": (1, 64),
     "max_body_bytes": (_SMALLEST_BODY, 2**30),
+    # A few bodies of the largest size have to fit in.
+    "spool_max_bytes": (2**20, 2**40),
 }
 _SECONDS: dict[str, tuple[float, float]] = {
     "batch_linger": (0.0, 600.0),
@@ -448,6 +491,7 @@ _SECONDS: dict[str, tuple[float, float]] = {
     "retry_after_cap": (0.0, _LONGEST_WAIT),
     "probe_interval": (0.01, _LONGEST_WAIT),
     "shutdown_timeout": (0.0, 600.0),
+    "spool_max_age": (1.0, 365 * _LONGEST_WAIT),
 }
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "write_code": _check_write_code,
@@ -455,6 +499,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "raw_url": _check_url,
     "delivery": _check_delivery,
     "overflow": _check_overflow,
+    "spool": _check_spool,
+    "spool_sync": _check_sync,
     "max_events_per_minute": _check_pace,
     "send_timestamp": _check_flag,
     "redact": _check_redact,

@@ -267,6 +267,23 @@ def test_poison():
     assert ("poison", 2) in desk.drain()
 
 
+def test_one_that_passed_as_an_outage_began_proves_nothing():
+    """
+    An event that fails through an outage is not set aside for what was delivered at its start.
+    """
+    desk = Desk(max_attempts=3)
+    desk.add("a", "b")
+    a, b = desk.next(), desk.next()
+    desk.settle(a, ERROR)
+    desk.settle(b, OK)
+
+    for _ in range(50):
+        desk.now += 100.0
+        assert desk.send(ERROR)[1].retried
+
+    assert [("a", 1)] == desk.drain()
+
+
 def test_alone():
     """
     Where nobody else's events pass either, an event is not set aside: it is not to blame.
@@ -309,10 +326,12 @@ def test_old_but_good():
     assert [("a", 1)] == desk.drain()
 
 
-@pytest.mark.parametrize("answer", [NOBODY, UNAUTHORIZED, TLS, REDIRECT])
+@pytest.mark.parametrize(
+    "answer", [NOBODY, UNAUTHORIZED, TLS, REDIRECT, Answer(status=429, retry_after="1")]
+)
 def test_not_to_blame(answer):
     """
-    Where an event cannot have been read, the attempt does not count against it.
+    Where an event cannot have been read, or came too soon, the attempt does not count against it.
     """
     desk = Desk(max_attempts=1)
     desk.add("a")

@@ -53,6 +53,10 @@ DEFAULTS = {
     "max_body_bytes": 65_536,
     "user_id_keys": ("user_id", "userId", "userlens_user_id"),
     "group_id_keys": ("group_id", "groupId", "userlens_group_id"),
+    "spool": None,
+    "spool_sync": "process",
+    "spool_max_bytes": 1_073_741_824,
+    "spool_max_age": 604_800.0,
     "flush_on_sigterm": False,
     "dry_run": False,
     "debug": False,
@@ -82,6 +86,8 @@ BOUNDS = {
     "retry_after_cap": (0.0, 86_400.0),
     "probe_interval": (0.01, 86_400.0),
     "shutdown_timeout": (0.0, 600.0),
+    "spool_max_bytes": (1_048_576, 2**40),
+    "spool_max_age": (1.0, 31_536_000.0),
 }
 WHOLE = [name for name, (least, _) in BOUNDS.items() if isinstance(least, int)]
 SECONDS = [name for name in BOUNDS if name not in WHOLE]
@@ -417,7 +423,7 @@ def test_no_error_echoes_an_argument(code, name):
         assert [] == _leaks(code, error)
 
 
-@given(CODES, st.sampled_from([name for name in FIELDS if name != "on_error"]))
+@given(CODES, st.sampled_from([name for name in FIELDS if name not in ("on_error", "spool")]))
 def test_no_error_echoes_the_environment(code, name):
     """
     A write code in the wrong variable is in no error, nor in what caused it.
@@ -592,6 +598,10 @@ ENVIRONMENT = {
     "max_body_bytes": ("9000", 9000),
     "user_id_keys": ("uid,customer", ("uid", "customer")),
     "group_id_keys": ("gid", ("gid",)),
+    "spool": (" /var/spool/userlens.db\n", "/var/spool/userlens.db"),
+    "spool_sync": ("power", "power"),
+    "spool_max_bytes": ("2000000", 2_000_000),
+    "spool_max_age": ("3600", 3_600.0),
     "flush_on_sigterm": ("1", True),
     "dry_run": ("Yes", True),
     "debug": ("ON", True),

@@ -451,6 +451,15 @@ MULTIPROCESSING = textwrap.dedent("""
         if how == "pool":
             with ProcessPoolExecutor(2, mp_context=context) as pool:
                 list(pool.map(task, range(3), [False] * 3))
+        elif how == "recycled":
+            with context.Pool(2, maxtasksperchild=1) as pool:
+                pool.starmap(task, [(number, False) for number in range(3)], chunksize=1)
+                pool.close()
+                pool.join()
+        elif how == "terminated":
+            # Without close() and join() a pool kills its children.
+            with context.Pool(2) as pool:
+                pool.starmap(task, [(number, True) for number in range(3)], chunksize=1)
         else:
             processes = [
                 context.Process(target=task, args=(number, how == "flush")) for number in range(3)
@@ -464,13 +473,14 @@ MULTIPROCESSING = textwrap.dedent("""
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-@pytest.mark.parametrize("how", ["flush", "return", "pool"])
+@pytest.mark.parametrize("how", ["flush", "return", "pool", "recycled", "terminated"])
 def test_multiprocessing(server, tmp_path, how, method):
     """
-    Children of multiprocessing and of a process pool deliver their own,
+    Children of multiprocessing and of process pools deliver their own,
     whether their task ends with flush() or just returns, on every Python and
     with every way to start them (children that fork make run no exit hooks
-    before Python 3.13).
+    before Python 3.13); those of a `multiprocessing.Pool`, too, unless it is
+    terminated: that kills them, and only what was flushed is delivered.
     """
     program = tmp_path / "program.py"
     program.write_text(MULTIPROCESSING)

@@ -96,8 +96,8 @@ def test_idle_threads_end_but_one(make_client, monkeypatch):
     client = make_client(max_workers=4)
     original = client.sender._sleep
 
-    def sleep(seconds):
-        goes_on = original(seconds)
+    def sleep(*seconds):
+        goes_on = original(*seconds)
         if not goes_on:
             ended.release()
         return goes_on
@@ -219,6 +219,7 @@ def test_an_answer_that_drips_is_cut_off_at_the_deadline(make_client):
     client.close(timeout=0)
 
 
+@pytest.mark.memory
 def test_while_the_endpoint_is_down_one_probe_goes_out_not_one_for_each_worker(make_client):
     """Connection refused holds everything; there is one attempt a backoff, over all users."""
     clock = FakeClock()
@@ -348,6 +349,7 @@ def test_a_body_that_alone_keeps_failing_does_not_hold_its_user_for_ever(make_cl
     assert "After" in sent(server)["u1"]
 
 
+@pytest.mark.memory
 def test_an_event_that_fails_at_old_age_is_set_aside(make_client, server):
     """retry_for bounds the age at which an event is tried again."""
     server.script = lambda request: Reply(status=500)
@@ -415,6 +417,7 @@ def test_the_status_line_decides_whatever_the_body(make_client, server, body):
     assert (1, 1) == (client.stats().delivered, len(server.requests))
 
 
+@pytest.mark.memory
 def test_a_full_buffer_drops_the_newest_and_counts_it(make_client):
     """drop_newest: what does not fit is counted, what is held stays."""
     held = threading.Event()
@@ -431,6 +434,7 @@ def test_a_full_buffer_drops_the_newest_and_counts_it(make_client):
     ]
 
 
+@pytest.mark.memory
 def test_a_full_buffer_drops_the_oldest_and_counts_it(make_client):
     """drop_oldest: a new event makes room for itself; what is on its way stays."""
     held, arrived = threading.Event(), threading.Event()
@@ -459,6 +463,7 @@ def test_a_full_buffer_drops_the_oldest_and_counts_it(make_client):
     assert 64 <= stats.delivered <= 64 * 2
 
 
+@pytest.mark.memory
 @pytest.mark.parametrize("overflow", ["drop_newest", "drop_oldest"])
 def test_the_bounds_hold_while_a_worker_takes_in_what_has_come(make_client, monkeypatch, overflow):
     """Threads that log in the middle of it see what is held already, not what was before."""
@@ -491,6 +496,7 @@ def test_the_bounds_hold_while_a_worker_takes_in_what_has_come(make_client, monk
     monkeypatch.setattr(sender, "_threads", 0)
 
 
+@pytest.mark.memory
 def test_threads_that_come_at_once_may_pass_the_bounds_by_one_event_each(make_client):
     """Nothing can be evicted without drop_oldest: what came in stays, and the next is dropped."""
     client = make_client(transport=CapturingTransport(), max_queue_events=10, max_workers=1)
@@ -508,6 +514,7 @@ def test_threads_that_come_at_once_may_pass_the_bounds_by_one_event_each(make_cl
     assert 11 == client.stats().delivered
 
 
+@pytest.mark.memory
 def test_what_a_worker_was_about_to_send_when_the_client_gave_up_is_counted_once(make_client):
     """Between taking an event and sending it, the client may be closed; the worker goes on."""
     client = make_client(transport=CapturingTransport(), max_workers=1)
@@ -533,6 +540,7 @@ def test_what_a_worker_was_about_to_send_when_the_client_gave_up_is_counted_once
     )
 
 
+@pytest.mark.memory
 def test_the_buffer_is_bounded_by_bytes(make_client):
     """Few large events fill it as many small ones do."""
     held = threading.Event()
@@ -547,6 +555,7 @@ def test_the_buffer_is_bounded_by_bytes(make_client):
     assert client.flush(PATIENCE)
 
 
+@pytest.mark.memory
 def test_the_pace_is_kept(make_client):
     """max_events_per_minute spaces attempts evenly."""
     clock = FakeClock()
@@ -630,6 +639,7 @@ def test_close_delivers_then_drops_and_counts(make_client, server):
     assert (50, {"closed": 1}, 0) == (stats.delivered, stats.dropped, stats.pending)
 
 
+@pytest.mark.memory
 def test_close_with_nobody_there_counts_what_is_left(make_client, diagnostics_lines):
     """What could not be sent by the deadline is counted, said in one line, told to on_error."""
     losses = []
@@ -754,27 +764,6 @@ def test_a_request_that_hangs_does_not_hold_up_the_others(make_client, server):
     assert server.wait_for(202)
     hang.set()
     assert client.flush(PATIENCE)
-
-
-def test_a_worker_that_dies_is_replaced_by_the_next_event(make_client, monkeypatch):
-    """An error inside a worker ends that worker alone; the next event starts another."""
-    client = make_client(transport=CapturingTransport(), max_workers=1)
-    original, died = client.sender._work_once, threading.Event()
-
-    def fail():
-        monkeypatch.setattr(client.sender, "_work_once", original)
-        died.set()
-        raise MemoryError
-
-    monkeypatch.setattr(client.sender, "_work_once", fail)
-    client.track("u1", "First")
-    assert died.wait(PATIENCE)
-    while client.stats().threads:
-        pass
-    client.track("u1", "Second")
-
-    assert client.flush(PATIENCE)
-    assert 2 == client.stats().delivered
 
 
 def test_without_threads_a_flush_delivers_by_itself(make_client, server, monkeypatch):

@@ -1,10 +1,10 @@
 """
 A Celery worker for real: prefork, two children, the filesystem broker.
 
-Celery's children end by `os._exit` and run no exit hooks, so an application
-delivers what they hold by `userlens_instrument.flush`, as the README says: at
-their end (``signals.worker_process_shutdown``), or at the end of each task
-(``signals.task_postrun``).
+Celery's children end by `os._exit` and run no exit hooks. What they hold is
+delivered all the same, by a receiver of ours (``signals.worker_process_shutdown``);
+an application may deliver it earlier by `userlens_instrument.flush`, such as at
+the end of each task (``signals.task_postrun``).
 """
 
 from __future__ import annotations
@@ -93,16 +93,23 @@ def deliver(**kwargs):
     sys.stderr.flush()
 """
 
+SAYING_WHEN_A_CHILD_ENDS = """
+@signals.worker_process_shutdown.connect
+def say(**kwargs):
+    print("a child is about to end", flush=True)
+    stdlib.info("Child Ended", extra={"userlens_event": True, "user_id": "children"})
+"""
+
 AT_THE_END_OF_THE_TASK = """
 @signals.task_postrun.connect
 def deliver(**kwargs):
     userlens.flush(timeout=20)
 """
 
-SEND = f"""
+SEND = """
 if __name__ == "__main__":
-    for number in range({TASKS}):
-        export.delay(f"u{{number}}")
+    for number in range(int(sys.argv[1])):
+        export.delay(f"u{number}")
 """
 
 
@@ -113,29 +120,32 @@ def write_app(folder, *parts):
     return path
 
 
-def queue_tasks(path, url):
-    sent = run_file(path, url=url)
+def queue_tasks(path, url, number=TASKS):
+    sent = run_file(path, str(number), url=url)
     assert sent.returncode == 0, sent.stderr
 
 
-def worker(folder, url):
+def worker(folder, url, *more):
     arguments = ["-m", "celery", "--app=jobs", "worker", "--pool=prefork", "--concurrency=2"]
     arguments += ["--loglevel=INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+    arguments += more
     # A lane for each user that the tests have, and time for a busy machine.
     settings = {"USERLENS_MAX_WORKERS": "16", "USERLENS_SHUTDOWN_TIMEOUT": str(PATIENCE)}
     return Program(None, url, arguments=arguments, cwd=folder, **settings)
 
 
-def assert_each_event_once_and_in_order(server, error):
+def assert_each_event_once_and_in_order(server, error, tasks=TASKS, *, ended=0):
     found = defaultdict(list)
     for body in server.events:
         assert_valid(body)
         found[body["userId"]].append((body["event"], body.get("properties", {})))
     expected = {"parent": [("Worker Started", {})]}
-    for number in range(TASKS):
+    if ended:
+        expected["children"] = [("Child Ended", {})] * ended
+    for number in range(tasks):
         expected[f"u{number}"] = [("Export Started", {}), ("Export Finished", {"rows": 5})]
     assert expected == found, error
-    assert 1 + 2 * TASKS == len(server.events)
+    assert 1 + 2 * tasks + ended == len(server.events)
 
 
 def test_what_children_hold_at_a_warm_shutdown_arrives_once(server, tmp_path):
@@ -163,6 +173,41 @@ def test_what_children_hold_at_a_warm_shutdown_arrives_once(server, tmp_path):
     assert status == 0, error
     assert error.count("pending after the flush: 0\n") == 2, error
     assert_each_event_once_and_in_order(server, error)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "options"), [(TASKS, []), (3, ["--max-tasks-per-child=1"])], ids=["warm", "recycled"]
+)
+def test_without_a_flush_what_a_child_holds_arrives(server, tmp_path, tasks, options):
+    """
+    No flush anywhere: what children hold at the end arrives once, and so does
+    what the application logs in ``worker_process_shutdown``.
+
+    Whether they end with the worker, or each after its one task. The server
+    answers nobody before the first child is at its end, so that one holds
+    everything that its tasks logged.
+    """
+    path = write_app(tmp_path, ON_ROOT, SAYING_WHEN_A_CHILD_ENDS)
+    release = threading.Event()
+    server.script = lambda request: Reply(hold=release)
+    queue_tasks(path, server.url, tasks)
+    # A child for each task, and the two that wait for the next.
+    ended = 2 + (tasks if options else 0)
+    try:
+        with worker(tmp_path, server.url, *options) as celery:
+            if not options:
+                assert server.wait_for(1 + tasks)
+                celery.send_signal(signal.SIGTERM)
+            celery.wait_for("a child is about to end")
+            release.set()
+            if options:
+                assert server.wait_for(1 + 3 * tasks)
+                celery.send_signal(signal.SIGTERM)
+            status, _, error = celery.finish()
+    finally:
+        release.set()
+    assert status == 0, error
+    assert_each_event_once_and_in_order(server, error, tasks, ended=ended)
 
 
 def test_a_flush_at_the_end_of_each_task_delivers_its_events(server, tmp_path):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 from userlens_instrument._core.outcome import (
@@ -309,15 +310,13 @@ class BatchSchedule(Schedule):
         batch = attempt.batch
         user_id = batch.events[0].payload.user_id
         closed, counts = self._take_failure(attempt, user_id, answer, outcome)
-        if batch.attempts == 0:
-            batch.delivered_before = self._delivered
-        batch.attempts += counts
+        is_to_blame = self._blame(batch, counts=counts)
         expired = [one for one in batch.events if now - one.since > self._policy.retry_for]
-        batch.events = [one for one in batch.events if now - one.since <= self._policy.retry_for]
         ended = tuple((self._end_one(one), "expired") for one in expired)
+        batch.events = [one for one in batch.events if now - one.since <= self._policy.retry_for]
         if not batch.events:
             return Settled(ended=(*ended, *self._end(batch, None)), closed=closed)
-        if batch.attempts >= self._policy.max_attempts and self._delivered > batch.delivered_before:
+        if is_to_blame:
             # Others passed meanwhile: something in here does not.
             if len(batch.events) == 1:
                 lost = self._end(batch, "attempts_exhausted")
@@ -329,6 +328,43 @@ class BatchSchedule(Schedule):
         else:
             self._again.append(batch)
         return Settled(ended=ended, retried=True, closed=closed)
+
+    def put_back(self, attempt: AnyAttempt) -> None:
+        """Have what is left of *attempt* tried again; see `Schedule.put_back`."""
+        if isinstance(attempt, Attempt):
+            super().put_back(attempt)
+            return
+        if attempt.probe:
+            self._probing = False
+        batch = attempt.batch
+        if not (batch in self._again or self._waits(batch)):
+            # Each user's events are in order in the lane: the batch is formed anew.
+            for held in chain(batch.events, *batch.later):
+                lane = self._lanes.get(held.payload.user_id)
+                if lane is not None:
+                    self._restore(lane)
+        self._reckon()
+
+    def _restore(self, lane: Lane) -> None:
+        assert isinstance(lane, TrackLane)  # noqa: S101 - as above
+        if not self._is_lined_up(lane):
+            lane.singles = sum(map(_goes_alone, lane))
+            lane.reserved = 0
+            lane.last = None
+            lane.count(lane.head)
+        super()._restore(lane)
+
+    def _is_lined_up(self, lane: Lane) -> bool:
+        return lane in self._tracks or super()._is_lined_up(lane)
+
+    def _reckon(self) -> None:
+        super()._reckon()
+        for lane in self._lanes.values():
+            assert isinstance(lane, TrackLane)  # noqa: S101 - as above
+            for held in islice(lane, lane.reserved):
+                self._by_age.pop(held.seq, None)
+        self._run = sum(lane.run for lane in self._tracks)
+        self._weight = sum(lane.weight for lane in self._tracks)
 
     def _halve(self, batch: Batch) -> None:
         half = (len(batch.events) + 1) // 2

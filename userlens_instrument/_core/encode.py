@@ -37,14 +37,22 @@ class TrackPayload:
         data: The properties as JSON in UTF-8, without the braces around them; empty for none.
         when: Seconds since the epoch, or None for no time; or what stood in a
             field ``timestamp``, with the seconds that count if it is no time.
+        row: Its number in the spool; 0 if it is in memory alone.
+        at: When the spool took it, in seconds since the epoch.
     """
 
-    __slots__ = ("data", "moment", "name", "size", "user_id")
+    __slots__ = ("at", "data", "moment", "name", "row", "size", "user_id")
 
     kind = "track"
 
     def __init__(
-        self, user_id: str, name: str, data: bytes, when: float | tuple[object, float] | None
+        self,
+        user_id: str,
+        name: str,
+        data: bytes,
+        when: float | tuple[object, float] | None,
+        row: int = 0,
+        at: float = 0.0,
     ) -> None:
         if type(when) is tuple:
             field, created = when
@@ -54,6 +62,8 @@ class TrackPayload:
         self.name = name
         self.data = data
         self.moment: float | None = when  # type: ignore[assignment]  # no tuple any more
+        self.row = row
+        self.at = at
         #: What it counts for in ``max_queue_bytes``.
         self.size = _FRAME + len(user_id) + len(name) + len(data)
 

@@ -418,7 +418,7 @@ def dumps(tree: dict[str, Any] | str) -> bytes:
     except (TypeError, ValueError):
         # A lone surrogate somewhere: half a character, which UTF-8 has no form
         # for. Rare enough to find out by trying.
-        scrubbed: dict[str, Any] | str = _scrub(tree)
+        scrubbed: dict[str, Any] | str = scrub(tree)
         return encode(scrubbed)
 
 
@@ -449,16 +449,16 @@ def dumps_stdlib(tree: dict[str, Any] | str) -> bytes:
     return text.encode("utf-8")
 
 
-def _scrub(value: Any) -> Any:
+def scrub(value: Any) -> Any:
     """Return *value* with each lone surrogate replaced by U+FFFD."""
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
-        return [_scrub(item) for item in value]
+        return [scrub(item) for item in value]
     if not isinstance(value, dict):
         return value
     result: dict[str, Any] = {}
     distinct = _Distinct(result)
     for key, item in value.items():
-        result[distinct(_scrub(key))] = _scrub(item)
+        result[distinct(scrub(key))] = scrub(item)
     return result

@@ -80,7 +80,7 @@ class LaneState(Enum):
 class Lane:
     """One user's payloads: a linked list, for a deque of one entry weighs 600 bytes."""
 
-    __slots__ = ("attempts", "delivered_before", "head", "state", "tail", "user_id")
+    __slots__ = ("attempts", "blame", "delivered_before", "head", "state", "tail", "user_id")
 
     def __init__(self, held: Held) -> None:
         self.user_id = held.payload.user_id
@@ -89,7 +89,9 @@ class Lane:
         self.state = LaneState.READY
         #: Failed attempts of the head.
         self.attempts = 0
-        #: How many events had been delivered when the head first failed.
+        #: How many of these may be its own fault: the first, and each before which others passed.
+        self.blame = 0
+        #: How many events had been delivered when the head last failed.
         self.delivered_before = 0
 
     def __iter__(self) -> Iterator[Held]:
@@ -124,15 +126,17 @@ class Batch:
         events: What goes next.
         later: What came of dividing it: pieces, the next one last.
         attempts: Failed attempts of *events*.
-        delivered_before: How many events had been delivered when they first failed.
+        blame: As of `Lane`.
+        delivered_before: How many events had been delivered when they last failed.
     """
 
-    __slots__ = ("attempts", "delivered_before", "events", "later")
+    __slots__ = ("attempts", "blame", "delivered_before", "events", "later")
 
     def __init__(self, events: list[Held]) -> None:
         self.events = events
         self.later: list[list[Held]] = []
         self.attempts = 0
+        self.blame = 0
         self.delivered_before = 0
 
 
@@ -367,10 +371,7 @@ class Schedule:
     ) -> Settled:
         lane = attempt.lane
         closed, counts = self._take_failure(attempt, lane.user_id, answer, outcome)
-        if lane.attempts == 0:
-            lane.delivered_before = self._delivered
-        lane.attempts += counts
-        loss = self._given_up(lane, attempt.held, now)
+        loss = self._given_up(self._blame(lane, counts=counts), attempt.held, now)
         if loss is not None:
             return Settled(ended=((self._finish(lane), loss),), closed=closed)
         if isinstance(outcome, RetryLater) and self._probe_at is None:
@@ -391,8 +392,8 @@ class Schedule:
     ) -> tuple[str | None, bool]:
         """Return why the gate closes, if that is news, and whether the event may be to blame."""
         if isinstance(outcome, EndpointDown):
-            # What was not read cannot be to blame.
-            counts = answer.status is not None and outcome.reason == "unavailable"
+            # What was not read cannot be to blame, nor what only came too soon.
+            counts = answer.status not in (None, 429) and outcome.reason == "unavailable"
             return self._close(attempt, outcome), counts
         self._suspects.add(user_id)
         if attempt.probe or len(self._suspects) >= _SUSPECTS:
@@ -400,12 +401,61 @@ class Schedule:
             return self._close(attempt, down), True
         return None, True
 
-    def _given_up(self, lane: Lane, held: Held, now: float) -> str | None:
+    def _blame(self, failed: Lane | Batch, *, counts: bool) -> bool:
+        """
+        Count a failure, if it *counts*; return whether that was one too many while others passed.
+
+        What nobody passes before is an outage, however often an event that is probed with
+        fails in it: a single success that was on its way when it began proves nothing.
+        """
+        again = failed.attempts > 0
+        passed = again and counts and self._delivered > failed.delivered_before
+        failed.blame = failed.blame + passed if again else 1
+        failed.attempts += counts
+        failed.delivered_before = self._delivered
+        return passed and failed.blame >= self._policy.max_attempts
+
+    def _given_up(self, is_to_blame: bool, held: Held, now: float) -> str | None:  # noqa: FBT001 - the only one
         if now - held.since > self._policy.retry_for:
             return "expired"
-        if lane.attempts >= self._policy.max_attempts and self._delivered > lane.delivered_before:
-            return "attempts_exhausted"
-        return None
+        return "attempts_exhausted" if is_to_blame else None
+
+    def put_back(self, attempt: AnyAttempt) -> None:
+        """
+        Have what is left of *attempt* tried again: `settle` raised in the middle of it.
+
+        The more is held, the longer it takes: this is for when memory runs out.
+        """
+        assert isinstance(attempt, Attempt)  # noqa: S101 - there is no other, see `BatchSchedule`
+        if attempt.probe:
+            self._probing = False
+        self._restore(attempt.lane)
+        self._reckon()
+
+    def _restore(self, lane: Lane) -> None:
+        """Put *lane* where it belongs, if it is nowhere."""
+        if lane.head is None:
+            self._lanes.pop(lane.user_id, None)
+        elif not self._is_lined_up(lane):
+            self._line_up(lane)
+
+    def _is_lined_up(self, lane: Lane) -> bool:
+        return lane in self._ready or self._waits(lane)
+
+    def _waits(self, waiting: Waiting) -> bool:
+        return any(one[2] is waiting for one in self._waiting)
+
+    def _reckon(self) -> None:
+        """Work out anew what is kept beside the lanes."""
+        held = sorted((one for lane in self._lanes.values() for one in lane), key=_seq)
+        self.events = len(held)
+        self.size = sum(one.payload.size for one in held)
+        if self._policy.evicts:
+            self._by_age = OrderedDict((one.seq, one) for one in held)
+
+    def held_up_to(self, seq: int) -> int:
+        """Return how many are held of those that were added up to number *seq*."""
+        return sum(one.seq <= seq for lane in self._lanes.values() for one in lane)
 
     def _finish(self, lane: Lane) -> Held:
         """Take the head off *lane* and put the lane where it now belongs."""

@@ -11,14 +11,14 @@ may pass them by one event.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 
 if TYPE_CHECKING:
-    from userlens_instrument._core.encode import AnyPayload
+    from collections.abc import Callable
 
-    #: What `TrackPayload` is made of: cheaper for the log call than the object.
-    RawTrack: TypeAlias = tuple[str, str, bytes, "float | tuple[object, float] | None"]
+    from userlens_instrument._core.encode import AnyPayload
+    from userlens_instrument._core.stored import RawTrack
 
 
 #: What a payload may count for that is not weighed when it comes in.
@@ -46,6 +46,7 @@ class Buffer:
         "held_bytes",
         "held_events",
         "inbox",
+        "put",
         "room",
     )
 
@@ -56,6 +57,8 @@ class Buffer:
         self._drop_oldest = drop_oldest
         self._shut = False
         self.inbox: deque[AnyPayload | RawTrack] = deque()
+        #: What the short way hands its payloads to: the inbox, unless there is a spool.
+        self.put: Callable[[AnyPayload | RawTrack], None] = self.inbox.append
         self.weigh(0, 0)
 
     def weigh(self, events: int, size: int) -> None:

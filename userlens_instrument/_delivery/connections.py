@@ -68,10 +68,12 @@ for _name in ("connection", "connectionpool", "poolmanager", "response", "util.r
 
 
 class _Exchange(threading.local):
+    # Whether a connection had to be opened, and whether that is still going on.
     connected = False
+    opening = False
 
 
-# Whether a connection had to be opened for the request that this thread is making.
+# Of the request that this thread is making.
 _exchange = _Exchange()
 
 # What a fork would copy. Idle connections go with their pools; the frame that
@@ -127,13 +129,28 @@ class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(_BoundedSocket(sock), *args, **kwargs)  # type: ignore[arg-type]
 
+    def begin(self) -> None:
+        super().begin()
+        # http.client passes over 100 alone. An event whose answer comes after a
+        # 102 or 103 would be sent again and again, and be taken each time.
+        while 101 < self.status < 200:
+            interim = self.headers
+            self.headers = None  # type: ignore[assignment]  # what `begin` takes for: not begun
+            try:
+                super().begin()
+            except http.client.RemoteDisconnected:
+                # That was all, and no answer: see `_read`.
+                self.headers = self.msg = interim
+                return
+
 
 class _PlainConnection(HTTPConnection):
     response_class = _Response
 
     def connect(self) -> None:
-        _exchange.connected = True
+        _exchange.connected = _exchange.opening = True
         super().connect()
+        _exchange.opening = False
         _open.add(self)
 
 
@@ -141,8 +158,9 @@ class _TLSConnection(HTTPSConnection):
     response_class = _Response
 
     def connect(self) -> None:
-        _exchange.connected = True
+        _exchange.connected = _exchange.opening = True
         super().connect()
+        _exchange.opening = False
         _open.add(self)
 
 
@@ -216,7 +234,7 @@ class Route(ABC):
             connect: Seconds to connect in, and to send in.
             read: Seconds for the whole answer.
         """
-        _exchange.connected = False
+        _exchange.connected = _exchange.opening = False
         try:
             return self._exchange(path, body, connect, read)
         except Exception as error:
@@ -350,6 +368,9 @@ class _Proxied(Route):
             maxsize=most,
             block=False,
             retries=False,
+            # As urllib3 has them without a proxy. With one it leaves Nagle's algorithm
+            # on, and then each request waits 40 ms for the acknowledgement of its head.
+            socket_options=HTTPConnection.default_socket_options,
         )
         self._manager.pool_classes_by_scheme = _POOLS
         self._base = base
@@ -384,8 +405,7 @@ def _read(response: http.client.HTTPResponse | urllib3.BaseHTTPResponse) -> tupl
     """Return the answer that *response* is, and whether there is no more of it to come."""
     status = response.status
     if 100 <= status < 200:
-        # 102 or 103: http.client takes it for the answer, whose own status is
-        # still to come.
+        # 101, which nobody asked for; or 102 and 103, if nothing came after it.
         return Answer(failure=Failure.MALFORMED, detail=f"interim {status}"), False
     excerpt, whole = b"", False
     # The status line has come, and it decides, whatever comes after it.
@@ -399,7 +419,11 @@ def _read(response: http.client.HTTPResponse | urllib3.BaseHTTPResponse) -> tupl
 def _failure(error: Exception) -> Failure:
     """Return which failure an exception of urllib3, or below it, stands for."""
     if isinstance(error, ProxyError):
-        return Failure.PROXY
+        if _exchange.opening:
+            return Failure.PROXY
+        # urllib3 calls everything so that comes of a connection which http.client
+        # has closed by then: also one that the proxy had closed while it was idle.
+        error = error.original_error
     if isinstance(error, (SSLError, ssl.SSLError, CertificateError)):
         return Failure.TLS if _is_verification(error) else Failure.RESET
     if isinstance(error, NameResolutionError):

@@ -14,7 +14,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from userlens_instrument._delivery.bell import Bell
-from userlens_instrument._delivery.threads import lent_thread, mark_own_thread
+from userlens_instrument._delivery.threads import (
+    end_of_thread,
+    lent_thread,
+    make_of_threads,
+    mark_own_thread,
+    may_start_threads,
+)
 
 
 if TYPE_CHECKING:
@@ -51,6 +57,7 @@ class Errands(Generic[T]):
         # An event among the items is set when those before it are done.
         self._items: deque[T | threading.Event] = deque()
         self._bell = Bell()
+        self._make = make_of_threads()
         self._running = False
 
     def __len__(self) -> int:
@@ -68,6 +75,11 @@ class Errands(Generic[T]):
             self._start()
 
     def _start(self) -> None:
+        if not may_start_threads():
+            return
+        if self._make is not make_of_threads():
+            # The next one is a greenlet, and the old bell would stop them all.
+            self._make, self._bell = make_of_threads(), Bell()
         thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         try:
             self._running = True
@@ -94,6 +106,7 @@ class Errands(Generic[T]):
                 # What came between the time-out and the line above started no
                 # thread; go on in its place.
                 if not items:
+                    end_of_thread()
                     return
                 self._running = True
                 continue

@@ -15,11 +15,12 @@ import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from userlens_instrument._delivery import diagnostics
 from userlens_instrument._delivery.diagnostics import voice
-from userlens_instrument._delivery.threads import unmark_own_thread
+from userlens_instrument._delivery.threads import unmark_own_thread, veto_threads
 from userlens_instrument._delivery.transport import load_before_fork
 
 
@@ -42,8 +43,11 @@ class _Process:
     def __init__(self) -> None:
         self.senders: weakref.WeakKeyDictionary[Sender, float] = weakref.WeakKeyDictionary()
         self.fork_hooks: list[Callable[[], None]] = []
+        self.held_for_fork: list[threading.Lock] = []
         self.exiting = False
         self.known_to_multiprocessing = False
+        self.known_to_celery = False
+        self.known_to_uwsgi = False
         self.terminated = threading.Event()
         self.handed_on = threading.Event()
 
@@ -61,6 +65,9 @@ def register(sender: Sender, shutdown_timeout: float) -> None:
     """
     _process.senders[sender] = shutdown_timeout
     _tell_multiprocessing()
+    _tell_celery()
+    _tell_uwsgi()
+    _ready_gevent()
     if _process.exiting or _is_in_exit_hook():
         sender.finish_at_exit(shutdown_timeout, _last_words)
 
@@ -99,6 +106,93 @@ def _add_finalizer(process: _Process) -> None:  # noqa: ARG001 - multiprocessing
     sys.modules["multiprocessing.util"].Finalize(None, _at_exit, exitpriority=-100)
 
 
+def _tell_celery() -> None:
+    """
+    Have the exit hook run in the prefork children of Celery, too.
+
+    They end by `os._exit` after that signal, whether the worker shuts down or
+    a child has had its number of tasks, and run neither exit hooks nor finalizers.
+    """
+    # Who has not imported it has no such children.
+    signals = sys.modules.get("celery.signals")
+    ends = getattr(signals, "worker_process_shutdown", None)  # it may be half imported
+    if ends is None or _process.known_to_celery:
+        return
+    with suppress(Exception):  # nothing here may raise, whatever Celery makes of it one day
+        ends.connect(_at_celery_exit, weak=False, dispatch_uid="userlens_instrument")
+        _process.known_to_celery = True
+
+
+def _at_celery_exit(**kwargs: object) -> None:  # noqa: ARG001 - Celery's signature
+    # Celery catches what this raises. What receivers after this one log is
+    # delivered before the log call returns, as after the exit hook.
+    _at_exit()
+
+
+def _tell_uwsgi() -> None:
+    """
+    Live with uWSGI's forks; and say so, if it lets no thread run.
+
+    It forks in C: hooks of `os.register_at_fork` are not called, unless it is
+    told to (py-call-uwsgi-fork-hooks), and a thread that has the interpreter's
+    lock just then leaves it taken in the worker, which hangs for good (seen
+    with 2.0.31). So no thread is started while it loads the application, and
+    its first worker delivers what was logged then.
+    """
+    uwsgi: Any = sys.modules.get("uwsgi")
+    if uwsgi is None or _process.known_to_uwsgi:
+        return
+    _process.known_to_uwsgi = True
+    with suppress(Exception):  # it may be a stand-in, for tests
+        if not uwsgi.has_threads:
+            voice.say(
+                "uwsgi",
+                "uWSGI runs without threads, so that events are held, and sent only when a worker "
+                "ends: start it with --enable-threads, or call userlens_instrument.flush()",
+            )
+        if uwsgi.worker_id() == 0 and not uwsgi.opt.get("py-call-uwsgi-fork-hooks"):
+            load_before_fork()
+            master = os.getpid()
+            veto_threads(lambda: os.getpid() == master and not uwsgi.worker_id())
+            uwsgi.post_fork_hook = _in_uwsgi_worker(uwsgi, getattr(uwsgi, "post_fork_hook", None))
+
+
+def _in_uwsgi_worker(uwsgi: Any, others: Callable[[], object] | None) -> Callable[[], None]:
+    import mmap  # noqa: PLC0415 - nobody else needs it
+
+    # Shared by all forks. A worker that dies is replaced by another copy.
+    taken = mmap.mmap(-1, 1)
+
+    def hook() -> None:
+        with suppress(Exception):
+            if uwsgi.worker_id() != 1 or taken[0]:
+                _after_fork_in_child()
+            else:
+                taken[0] = 1
+            for sender, _ in _senders():
+                sender.ring()
+            _last_words()
+        if others is not None:
+            others()
+
+    return hook
+
+
+def _ready_gevent() -> None:
+    """
+    Have gevent load now what it resolves names with.
+
+    It does so at the first name, and cannot at the exit any more: a program
+    that logs and ends would lose its events.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    with suppress(Exception):
+        if monkey is not None and monkey.is_module_patched("socket"):
+            hub = sys.modules["gevent"].get_hub()
+            _ = hub.resolver
+            hub.threadpool.spawn(int)
+
+
 def on_fork(hook: Callable[[], None]) -> None:
     """Have *hook* called in forked children, after the senders are reset."""
     _process.fork_hooks.append(hook)
@@ -108,17 +202,25 @@ def _before_fork() -> None:
     # A line that is half-way through a host's handler holds the lock of a file
     # buffer, which Python does not free in the child: its next line would hang.
     load_before_fork()
+    # Here, not in the child: its signals have a lock, which may be held at the fork.
+    _tell_celery()
+    for sender, _ in _senders():
+        _process.held_for_fork += sender.hold_for_fork(_LAST_WORDS)
     voice.pause(_LAST_WORDS)
 
 
 def _after_fork_in_parent() -> None:
     voice.resume()
+    while _process.held_for_fork:
+        _process.held_for_fork.pop().release()
 
 
 def _after_fork_in_child() -> None:
     # Nothing here logs, starts a thread, or takes a lock that may have been held.
     unmark_own_thread()
     diagnostics.forget_inherited()
+    # Each sender makes its own anew.
+    _process.held_for_fork.clear()
     _process.exiting = False
     _process.terminated = threading.Event()
     _process.handed_on = threading.Event()

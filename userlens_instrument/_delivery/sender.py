@@ -8,12 +8,14 @@ appends to the buffer's inbox, and rings the bell if a worker sleeps.
 
 from __future__ import annotations
 
+import base64
 import os
 import sys
 import threading
 import uuid
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from userlens_instrument._core.batches import Batching, BatchSchedule
 from userlens_instrument._core.encode import TrackPayload
@@ -24,17 +26,29 @@ from userlens_instrument._delivery.buffer import Buffer
 from userlens_instrument._delivery.errands import Errands
 from userlens_instrument._delivery.lines import closed_line, problem_of
 from userlens_instrument._delivery.stats import Ledger, Stats, make_stats
-from userlens_instrument._delivery.threads import is_own_thread, lent_thread, mark_own_thread
+from userlens_instrument._delivery.threads import (
+    end_of_thread,
+    is_own_thread,
+    lent_thread,
+    make_of_threads,
+    mark_own_thread,
+    may_start_threads,
+)
 from userlens_instrument.events import Loss
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from userlens_instrument._core.encode import AnyPayload
+    from userlens_instrument._core.stored import RawTrack
+    from userlens_instrument._delivery.inlet import Inlet
+    from userlens_instrument._delivery.outlet import Outlet
     from userlens_instrument.settings import Settings
     from userlens_instrument.typing import Clock, Transport
 
+
+T = TypeVar("T")
 
 # Seconds without work after which a worker beyond the first ends.
 _IDLE = 5.0
@@ -48,8 +62,14 @@ _WORTH = 0.000_4
 # Seconds after which the worker that keeps out of the others' way looks whether
 # they still get on: a request may hang.
 _ASIDE = 0.02
+# Seconds that a worker rests for after an error that nobody foresaw, such as no memory.
+_REST = 0.1
+# Seconds after which a flush looks whether there is still a worker to wait for.
+_LOOK = 0.5
 # How much the newest answer counts for in the mean of how long they take.
 _NEWEST = 0.125
+# The answer to an attempt that came to nothing on this side.
+_NONE = Answer(failure=Failure.INTERNAL)
 # Documented: "more than 10,000 events a minute: contact us first".
 _DOCUMENTED_PACE = 10_000
 # Losses that wait for on_error to be called, each with its body; past that they
@@ -127,8 +147,7 @@ class Sender:
         """
         settings = self._settings
         self.ledger = Ledger()
-        self._lock = threading.Lock()
-        self._bell = Bell()
+        self._make_locks()
         self.buffer = Buffer(
             max_events=settings.max_queue_events,
             max_bytes=settings.max_queue_bytes,
@@ -139,9 +158,12 @@ class Sender:
         # and as good as one. It is this process' own; the last part counts.
         self._ids = str(uuid.uuid4())[:24].encode()
         self._barriers: list[_Barrier] = []
-        # Never set: what waits for it waits for its time to pass.
-        self._nap = threading.Event()
+        # How many events of the attempt that is being taken in are counted so far.
+        self._accounted = 0
         self._losses.reset()
+        self._open_spool()
+        # Whether a worker looks after the spool while it sleeps.
+        self._watched = False
         self._threads = 0
         self._sleeping = 0
         # Whether a worker keeps out of the others' way.
@@ -162,6 +184,13 @@ class Sender:
         self._last_words: Callable[[], None] = _nothing
         self._minute = (0.0, 0)
 
+    def _make_locks(self) -> None:
+        self._make = make_of_threads()
+        self._lock = threading.Lock()
+        self._bell = Bell()
+        # Never set: what waits for it waits for its time to pass.
+        self._nap = threading.Event()
+
     def _make_schedule(self, last_seq: int = 0) -> Schedule:
         settings = self._settings
         if settings.delivery == "event":
@@ -173,8 +202,65 @@ class Sender:
         )
         return BatchSchedule(self._policy, batching, last_seq=last_seq)
 
+    def _open_spool(self) -> None:
+        """Make both ends of the spool, if there is to be one; no file is opened yet."""
+        self._inlet: Inlet | None = None
+        self._outlet: Outlet | None = None
+        settings = self._settings
+        if settings.spool is None:
+            return
+        # Late: who has no spool does not pay for SQLite.
+        from userlens_instrument._delivery.inlet import Inlet  # noqa: PLC0415
+        from userlens_instrument._delivery.outlet import Desk, Outlet  # noqa: PLC0415
+        from userlens_instrument._delivery.spool import Spool  # noqa: PLC0415
+
+        origin = int.from_bytes(os.urandom(7))
+        spool = Spool(
+            settings.spool,
+            sync=settings.spool_sync,
+            max_bytes=settings.spool_max_bytes,
+            destination=settings.write_code or "",
+        )
+        self._inlet = Inlet(
+            spool,
+            self._clock,
+            self.buffer,
+            self._say,
+            origin=origin,
+            relaxed=settings.spool_sync == "relaxed",
+            drop=self._drop_item,
+            max_events=settings.max_queue_events,
+            max_bytes=settings.max_queue_bytes,
+            drop_oldest=self._drop_oldest,
+        )
+        desk = Desk(
+            feed=self._feed,
+            take=self._take,
+            room=self._room,
+            unfed=self._unfed,
+            lose=self._lose_row,
+            hide=self._hide,
+        )
+        self._outlet = Outlet(
+            self._inlet,
+            desk,
+            self.ledger,
+            self._say,
+            self._clock,
+            origin=origin,
+            max_bytes=settings.spool_max_bytes,
+            max_age=settings.spool_max_age,
+        )
+        self.buffer.put = self._inlet.put
+
+    def hold_for_fork(self, patience: float) -> list[threading.Lock]:
+        """Return locks of ours, taken: no thread is in the middle of SQLite then."""
+        return [] if self._outlet is None else self._outlet.hold_for_fork(patience)
+
     def reset_after_fork(self) -> None:
         """Start afresh in a forked child, with connections of its own."""
+        if self._inlet is not None:
+            self._inlet.spool.abandon()
         self.reset()
         self._transport.forget()
 
@@ -191,6 +277,13 @@ class Sender:
         """Take *payload* over. Never blocks and never raises; what does not fit is counted."""
         if self._closed:
             self._turn_away("closed", "the client is closed", payload)
+            return
+        if self._inlet is not None:
+            self._inlet.put(payload)
+            if self.call:
+                self.ring()
+            if self._exit_seconds is not None:
+                self._deliver_at_exit()
             return
         light = self.buffer.takes(payload)
         if not light:
@@ -217,6 +310,8 @@ class Sender:
 
     def start(self) -> bool:
         """Start a worker, unless there is one; return whether there is one now."""
+        if not may_start_threads():
+            return self._threads > 0
         # Whoever holds the lock is a worker, or about to start one; if not, the
         # next event tries again.
         reserved: list[bool] = []
@@ -228,6 +323,13 @@ class Sender:
     def _reserve(self) -> bool:
         """Count a worker that is about to start, unless there is one. The lock must be held."""
         first = not self._threads
+        if first and self._make is not make_of_threads():
+            # gevent or eventlet was patched in after the first event. The last
+            # thread has ended; the next is a greenlet, which the old locks,
+            # a sleep on the old bell and the old sockets would stop together with
+            # all others.
+            self._make_locks()
+            self._transport.close()
         self._threads += first
         return first
 
@@ -262,6 +364,9 @@ class Sender:
         self._say(f"dropped {reason}", f"an event was dropped: {problem}")
         self._note_loss(Loss(reason=reason, problem=problem, body=payload.body))
 
+    def _drop_item(self, reason: str, problem: str, item: AnyPayload | RawTrack) -> None:
+        self._drop(reason, problem, TrackPayload(*item) if isinstance(item, tuple) else item)
+
     def _note_loss(self, loss: Loss, *, at_exit: bool = False) -> None:
         if self._settings.on_error is not None and (len(self._losses) < _MOST_LOSSES or at_exit):
             self._losses.put(loss)
@@ -282,6 +387,8 @@ class Sender:
         # the bounds by one event.
         while self.buffer.overfull and (held := schedule.evict()) is not None:
             self._drop("queue_full", "the buffer is full, and the oldest made room", held.payload)
+            if self._outlet is not None:
+                self._outlet.ended(held.payload, "queue_full", None)
             self._lower_barriers(held)
             self._weigh()
 
@@ -303,6 +410,33 @@ class Sender:
         return None if found.until is None else max(0.0, found.until - now)
 
     def _settle(self, attempt: AnyAttempt, answer: Answer) -> None:
+        before, self._accounted = self._schedule.events, 0
+        try:
+            self._take_in(attempt, answer)
+        except BaseException:
+            # There was no memory, say, in the middle of it. What is still held
+            # goes out once more, or its lane would be blocked for good.
+            self._schedule.put_back(attempt)
+            self._account_for(before - self._schedule.events - self._accounted, answer)
+            raise
+
+    def _account_for(self, missing: int, answer: Answer) -> None:
+        """Count *missing* events that have ended, and have flushes wait for none of them."""
+        if missing:
+            arrived = answer.status is not None and 200 <= answer.status < 300
+            what, reason = ("delivered", "") if arrived else ("dropped", "internal")
+            self._account(what, reason, missing)
+        self._weigh()
+        for barrier in tuple(self._barriers):
+            barrier.left = self._schedule.held_up_to(barrier.seq)
+            if not barrier.left:
+                barrier.done.set()
+
+    def _account(self, what: str, reason: str = "", number: int = 1) -> None:
+        self.ledger.count(what, reason, number)
+        self._accounted += number
+
+    def _take_in(self, attempt: AnyAttempt, answer: Answer) -> None:
         now, wall = self._clock.monotonic(), self._clock.wall()
         settled = self._schedule.settle(attempt, answer, now=now, wall=wall, draw=self._draw)
         self._weigh()
@@ -310,10 +444,12 @@ class Sender:
             self.ledger.count("retried")
         delivered = sum(loss is None for _, loss in settled.ended)
         if delivered:
-            self.ledger.count("delivered", "", delivered)
+            self._account("delivered", "", delivered)
         for held, loss in settled.ended:
             if loss is not None:
                 self._lost(held, loss, answer)
+            if self._outlet is not None:
+                self._outlet.ended(held.payload, loss, answer)
             if self._barriers:
                 self._lower_barriers(held)
         if settled.closed is not None:
@@ -327,11 +463,12 @@ class Sender:
 
     def _lost(self, held: Held, loss: str, answer: Answer) -> None:
         refused = loss in ("rejected", "too_large")
-        self.ledger.count("refused" if refused else "dropped", loss)
+        self._account("refused" if refused else "dropped", loss)
         problem = problem_of(loss, answer)
+        kept = "" if self._outlet is None else "it is a dead letter in the spool, "
         self._say(
             f"lost {loss} {answer.status}",
-            f"an event is not delivered: {problem}; it is counted as {loss}, "
+            f"an event is not delivered: {problem}; it is counted as {loss}, {kept}"
             "and on_error gets its body",
         )
         self._note_loss(
@@ -361,12 +498,57 @@ class Sender:
                 "(or set max_events_per_minute)",
             )
 
+    # ------------------------------------------------------------ what the spool asks for
+
+    def _feed(self, payloads: Sequence[AnyPayload]) -> bool:
+        """Take *payloads*, which are in the spool, into the lanes; return whether they are there."""
+        with self._locked(_PATIENCE) as locked:
+            if locked:
+                now, wall = self._clock.monotonic(), self._clock.wall()
+                self._admit(now)
+                for payload in payloads:
+                    # As old as it is, and no older because a clock was set.
+                    self._schedule.add(payload, now - max(0.0, wall - payload.at))
+                self._weigh()
+        return locked
+
+    def _take(self, items: Sequence[AnyPayload | RawTrack]) -> None:
+        """Take *items*, which are in memory alone, into the lanes."""
+        self.buffer.inbox.extend(items)
+
+    def _room(self) -> tuple[int, int]:
+        """Return how many events, and bytes, of the spool may come into the lanes."""
+        buffer, settings = self.buffer, self._settings
+        # What cannot be spooled has to fit in, too.
+        events = max(1, settings.max_queue_events * 3 // 4) - buffer.held_events
+        return events - len(buffer.inbox), settings.max_queue_bytes * 3 // 4 - buffer.held_bytes
+
+    def _unfed(self) -> int:
+        """Return how many events, of those that this process is to deliver, are in no lane."""
+        stats = self.stats()
+        unwritten = 0 if self._inlet is None else self._inlet.unwritten
+        return stats.pending - unwritten - self._schedule.events - len(self.buffer.inbox)
+
+    def _lose_row(self, reason: str, problem: str, body: bytes | None) -> None:
+        self._note_loss(Loss(reason=reason, problem=problem, body=body))
+
+    def _hide(self, excerpt: bytes) -> str:
+        """Return the beginning of an answer, for a file: without the write code, should it be there."""
+        text = excerpt.decode("utf-8", "replace")
+        code = self._settings.write_code
+        if code:
+            token = base64.b64encode(f"{code}:".encode()).decode()
+            for secret in (token, token.rstrip("="), code):
+                text = text.replace(secret, "[redacted]")
+        return text
+
     # ------------------------------------------------------------ workers
 
     def _spawn(self) -> None:
         """Start the worker that `_threads` already counts, if the interpreter lets us."""
-        thread = threading.Thread(target=self._work, name="userlens-sender", daemon=True)
+        thread: threading.Thread | None = None
         try:
+            thread = threading.Thread(target=self._work, name="userlens-sender", daemon=True)
             thread.start()
         except BaseException as error:
             # No thread is to be had: at the interpreter's exit (3.12 and
@@ -374,35 +556,74 @@ class Sender:
             # itself, and the next event tries again. Or a signal handler raised
             # (a task's time limit): that goes on, but not with a thread counted
             # that there is not.
-            if thread.ident is None:
+            if thread is None or thread.ident is None:
                 with self._lock:
                     self._threads -= 1
                     self.call = True
+                self._miss_thread(error)
             if not isinstance(error, Exception):
                 raise
+
+    def _miss_thread(self, error: BaseException) -> None:
+        self.ledger.count("workers_failed", "refused")
+        if threading.main_thread().is_alive():  # or it is what 3.12 does at its exit
+            self._say(
+                "no thread",
+                f"no thread can be started ({type(error).__name__}): events are held until one "
+                "can be, or flush() or the exit delivers them itself",
+            )
 
     def _work(self) -> None:
         mark_own_thread()
         lock = self._lock
-        try:
-            # A fork on this very thread (by an object that is collected there,
-            # say) replaces the lock: in the child this is not a worker any more.
-            goes_on = True
-            while self._lock is lock and goes_on:
+        # A fork on this very thread (by an object that is collected there,
+        # say) replaces the lock: in the child this is not a worker any more.
+        goes_on = True
+        make = self._make
+        while self._lock is lock and goes_on and make is make_of_threads():
+            try:
                 goes_on = self._work_once()
                 if self._lent:
                     self._lent = False
                     self._losses.do_here()
-        except BaseException as error:
-            # Nothing in there raises; if it does (MemoryError), this worker
-            # ends, and the next event starts another.
+            except BaseException as error:  # noqa: PERF203 - that is what the loop is for
+                goes_on = self._lock is lock and self._outlive(error)
+        if self._lock is lock and goes_on:
+            # See `_reserve`.
             with lock:
                 self._threads -= 1
                 self.call = True
-            self._say("worker", f"a sender thread ended by {type(error).__name__}; the next starts")
+            self._wake_all()
+            end_of_thread()
+
+    def _outlive(self, error: BaseException) -> bool:
+        """
+        Return whether this worker goes on after *error*, which nobody foresaw.
+
+        Where memory is short a new thread would not be had. What asks a thread
+        to end (SystemExit, gevent's GreenletExit) has its will; then the next
+        starts, unless there is nothing to do.
+        """
+        self.ledger.count("workers_failed", "died")
+        kind = type(error).__name__
+        self._say("worker", f"a sender thread met {kind}: what it had in hand is tried again")
+        if isinstance(error, Exception):
+            self._nap.wait(_REST)
+            return True
+        with self._lock:
+            self._threads -= 1
+            self.call = True
+            work = self._schedule.events or self.buffer.inbox
+        if work:
+            self.start()
+        return False
 
     def _work_once(self) -> bool:
         """Send one event, or sleep until there may be one; return False to end this worker."""
+        outlet, watch = self._outlet, None
+        if outlet is not None:
+            watch = outlet.pump(rushing=bool(self._barriers))
+        busy = outlet is not None and watch is None
         with self._lock:
             if self._is_crowded(self._threads - self._sleeping - self._aside):
                 return self._make_room()
@@ -410,13 +631,16 @@ class Sender:
             found = self.step()
             attempt = None if isinstance(found, (float, type(None))) else found
             spare = attempt is not None and self._wants_spare()
-            if attempt is None and not self._fall_asleep():
+            if attempt is None and not self._fall_asleep(busy=busy):
                 return True
         if isinstance(found, (float, type(None))):
-            return self._sleep(found)
-        if spare:
-            self._spawn()
-        self._attempt(found, schedule)
+            return self._sleep(found, _ASIDE if busy else watch)
+        try:
+            if spare:
+                self._spawn()
+        finally:
+            # Whatever happens there: it is in flight, and nobody else would send it.
+            self._attempt(found, schedule)
         return True
 
     def _is_crowded(self, busy: int) -> bool:
@@ -463,25 +687,46 @@ class Sender:
         self._threads += spare
         return spare
 
-    def _fall_asleep(self) -> bool:
-        """Announce that a ring will be of use; return False if something has come meanwhile."""
+    def _fall_asleep(self, *, busy: bool) -> bool:
+        """
+        Announce that a ring will be of use; return False if something has come meanwhile.
+
+        Args:
+            busy: Whether another thread is at the spool, and sees to what comes there.
+        """
         self._sleeping += 1
         if self._schedule.lingers:
             # What comes meanwhile waits for the same moment: nobody need ring.
             return True
         self.call = True
-        if self.buffer.inbox:
+        if self.buffer.inbox or (self._inlet is not None and self._inlet.fresh and not busy):
             self._sleeping -= 1
             return False
         return True
 
-    def _sleep(self, seconds: float | None) -> bool:
-        """Wait for the bell, or for *seconds*; return False if this worker is to end."""
+    def _sleep(self, seconds: float | None, watch: float | None = None) -> bool:
+        """
+        Wait for the bell, or for *seconds*; return False if this worker is to end.
+
+        Args:
+            seconds: None for however long.
+            watch: Seconds after which somebody has to see to the spool, if there is one.
+        """
         lock = self._lock
         most = _GLANCE if self._schedule.lingers else _IDLE
-        rung = self._bell.wait(most if seconds is None else min(seconds, most))
-        idle = not rung and (seconds is None or seconds >= _IDLE)
+        watches = watch is not None and not self._watched
+        if watches and watch is not None:
+            self._watched = True
+            most = min(most, watch)
+        try:
+            rung = self._bell.wait(most if seconds is None else min(seconds, most))
+        except BaseException:
+            with lock:
+                self._sleeping -= 1
+            raise
+        idle = not rung and not watches and (seconds is None or seconds >= _IDLE)
         with lock:
+            self._watched = self._watched and not watches
             self._sleeping -= 1
             self.call = self._sleeping > 0 and not self._schedule.lingers
             ends = (idle and self._threads > 1) or (self._closed and not self._schedule.events)
@@ -505,7 +750,7 @@ class Sender:
             timeout: Seconds that it may take.
         """
         lock = self._lock
-        answer = Answer(failure=Failure.INTERNAL)
+        answer = _NONE
         what = ""
         started = self._clock.monotonic()
         try:
@@ -544,6 +789,9 @@ class Sender:
     def _entry(self, held: Held) -> bytes:
         payload = held.payload
         assert isinstance(payload, TrackPayload)  # noqa: S101 - the others go alone
+        if payload.row and self._inlet is not None:
+            # The same in whichever process, should this be sent by another one, too.
+            return payload.entry(b"%b%012x" % (self._inlet.spool.ids, payload.row))
         return payload.entry(b"%b%012x" % (self._ids, held.seq))
 
     def _tell(self, loss: Loss) -> None:
@@ -576,13 +824,67 @@ class Sender:
         if barrier is None:
             return False
         try:
-            # When the interpreter is taken down, threads are frozen where they are.
-            if not barrier.done.is_set() and (sys.is_finalizing() or not self.start()):
-                self._deliver_inline(barrier, deadline)
-            return barrier.done.wait(max(0.0, deadline - self._clock.monotonic()))
+            if self._inlet is None:
+                return self._wait_for(barrier, deadline)
+            if not self._flush_spool(self._inlet, deadline):
+                return False
+            if self._inlet.down is None:
+                return self._wait_for(barrier, deadline)
         finally:
-            with suppress(ValueError):  # in a child forked meanwhile, by a signal handler
-                self._barriers.remove(barrier)
+            self._take_away(barrier)
+        # What could not be written has come into the lanes meanwhile.
+        later = self._barrier(deadline - self._clock.monotonic())
+        if later is None:
+            return False
+        try:
+            return self._wait_for(later, deadline)
+        finally:
+            self._take_away(later)
+
+    def _take_away(self, barrier: _Barrier) -> None:
+        with suppress(ValueError):  # in a child forked meanwhile, by a signal handler
+            self._barriers.remove(barrier)
+
+    def _wait_for(self, barrier: _Barrier, deadline: float) -> bool:
+        done, left = barrier.done, deadline - self._clock.monotonic()
+        while True:
+            # When the interpreter is taken down, threads are frozen where they are.
+            if not done.is_set() and (sys.is_finalizing() or not self.start()):
+                self._deliver_inline(barrier, deadline)
+            # In pieces: the last worker may end meanwhile, and no other be had.
+            left = min(left, deadline - self._clock.monotonic())
+            if done.wait(max(0.0, min(left, _LOOK))) or left <= _LOOK:
+                return done.is_set()
+            left -= _LOOK
+
+    def _flush_spool(self, inlet: Inlet, deadline: float) -> bool:
+        """Wait until all that was written before is out of the spool, whoever takes it out."""
+        now = self._clock.monotonic
+        inlet.held(inlet.sweep, max(0.0, min(_PATIENCE, deadline - now())))
+        outlet, last = self._outlet, None
+        assert outlet is not None  # noqa: S101 - there are two ends
+        came = inlet.gone + inlet.unwritten
+        # Listed for all to see that there is a hurry; nothing lowers it.
+        haste = _Barrier(-1, 1)
+        self._barriers.append(haste)
+        try:
+            while not outlet.stopped:
+                if last is None and inlet.gone >= came:
+                    last = inlet.last
+                # What was withdrawn to memory is the lanes' affair.
+                if last is not None and (inlet.down or not last or outlet.passed(last)):
+                    return True
+                left = deadline - now()
+                if left <= 0:
+                    return False
+                if sys.is_finalizing() or not self.start():
+                    self._step_inline(left)
+                else:
+                    self._wake_all()
+                    self._nap.wait(min(left, _ASIDE))
+        finally:
+            self._take_away(haste)
+        return True
 
     def _barrier(self, timeout: float) -> _Barrier | None:
         with self._locked(timeout) as locked:
@@ -608,18 +910,30 @@ class Sender:
 
     def _deliver_inline(self, barrier: _Barrier, deadline: float) -> None:
         """Deliver on this thread: no other can be had (3.12 at exit, or the machine is full)."""
+        while not barrier.done.is_set():
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                return
+            self._step_inline(left)
+
+    def _step_inline(self, left: float) -> None:
+        """Do on this thread what a worker does between two looks; for *left* seconds at most."""
         with lent_thread():
-            while not barrier.done.is_set():
-                left = deadline - self._clock.monotonic()
-                if left <= 0:
-                    return
-                with self._locked(left) as locked:
-                    schedule = self._schedule
-                    found = self.step() if locked else left
-                if found is None or isinstance(found, float):
-                    self._nap.wait(left if found is None else min(left, found))
-                else:
-                    self._attempt(found, schedule, timeout=left)
+            watch = left
+            if self._outlet is not None:
+                watch = self._outlet.pump(rushing=True) or _ASIDE
+            with self._locked(left) as locked:
+                schedule = self._schedule
+                found = self.step() if locked else left
+            if found is None or isinstance(found, float):
+                self._nap.wait(min(left, watch, left if found is None else found))
+                return
+            try:
+                self._attempt(found, schedule, timeout=left)
+            except MemoryError:
+                # It is tried again; whatever else comes up is the caller's
+                # own, raised by a signal handler.
+                self._nap.wait(min(left, _REST))
 
     def hurry(self) -> None:
         """Give what waits for a retry one more try at once."""
@@ -644,17 +958,61 @@ class Sender:
         """
         deadline = self._clock.monotonic() + timeout
         self.hurry()
-        left = 0 if self.flush(timeout) else self._abandon()
-        if left:
-            # Limited, for the exit hooks that log one event after the other.
-            self._say(
-                f"shutdown {id(self)}",
-                f"{left} event{'' if left == 1 else 's'} could not be delivered in time: lost",
-            )
+        left = self._leave_to_others(timeout) if self._others_deliver else self._deliver(timeout)
         if not is_own_thread():  # it may be on_error that closes
             left_seconds = max(_LAST_WORDS, deadline - self._clock.monotonic())
             self._losses.finish(left_seconds, self._lend_a_worker)
         return left == 0
+
+    @property
+    def _others_deliver(self) -> bool:
+        """Whether another process of this host drains the spool: then an exit need not wait."""
+        inlet = self._inlet
+        return inlet is not None and inlet.down is None and not inlet.draining
+
+    def _leave_to_others(self, timeout: float) -> int | None:
+        """See that all is in the spool; return how much is not, None if it cannot be told."""
+        inlet = self._inlet
+        assert inlet is not None  # noqa: S101 - see `_others_deliver`
+        inlet.held(inlet.sweep, timeout)
+        if not inlet.unwritten and not self._schedule.events:
+            return 0
+        return self._deliver(timeout)
+
+    def _deliver(self, timeout: float) -> int | None:
+        """Deliver what is held; return how much could not be, None if it cannot be told."""
+        if self.flush(timeout):
+            return 0
+        kept = self._keep()
+        if kept is not None:
+            return kept
+        left = self._abandon()
+        if left:
+            # Limited, for the exit hooks that log one event after the other.
+            self._say(
+                f"shutdown {id(self)}",
+                f"{_events(left)} could not be delivered in time: lost",
+            )
+        return left
+
+    def _keep(self) -> int | None:
+        """Leave what is held in the spool; return how much, None if some of it is not there."""
+        inlet, outlet = self._inlet, self._outlet
+        if inlet is None or outlet is None:
+            return None
+        outlet.pump(rushing=True)
+        with self._locked(_PATIENCE) as locked:
+            held = self._schedule.payloads() if locked else []
+        if inlet.down is not None or inlet.unwritten or not all(one.row for one in held):
+            return None
+        kept = self.stats().pending
+        if kept:
+            self._say(
+                f"shutdown {id(self)}",
+                f"{_events(kept)} could not be delivered in time: kept in the spool "
+                f"{inlet.spool.path}, for the next process that uses it",
+            )
+        return kept
 
     def _lend_a_worker(self) -> None:
         """Have on_error called by a worker, if there is one: it may hang, and an exit must not."""
@@ -665,11 +1023,18 @@ class Sender:
 
     def _abandon(self) -> int | None:
         """Count what is still held as dropped; return how many, None if it cannot be told."""
+        if self._inlet is not None and self._outlet is not None:
+            self._outlet.stop()
+            found: list[AnyPayload | RawTrack] = []
+            self._inlet.held(partial(_move, self._inlet.withdraw, found), _PATIENCE)
+            self.buffer.inbox.extend(found)
+            self._inlet.gone += len(found)
         with self._locked(_PATIENCE) as locked:
             if not locked:
                 return None
             self._admit(self._clock.monotonic())
-            left = self._schedule.payloads()
+            # What has a row stays there.
+            left = [one for one in self._schedule.payloads() if not one.row]
             # Numbers go on: what is logged later, at the exit, has an id of its own.
             self._schedule = self._make_schedule(self._schedule.last_seq)
             self._weigh()
@@ -686,6 +1051,9 @@ class Sender:
         self._closed = True
         self.buffer.shut()
         finished = self.finish(timeout)
+        if self._outlet is not None:
+            self._abandon()
+            self._outlet.close(_PATIENCE)
         self._wake_all()
         self._transport.close()
         return finished
@@ -720,12 +1088,24 @@ class Sender:
             counts = self.ledger.read()
             # An event is taken in before anything else can happen to it.
             counts["accepted", ""] += self._admitted + len(self.buffer.inbox)
+            if self._inlet is not None:
+                counts["accepted", ""] += self._inlet.accepted
+                counts["spooled", ""] += self._inlet.handed_over
+                counts["unspooled", ""] += self._inlet.unspooled
             return make_stats(
                 counts,
                 pending_bytes=self.buffer.held_bytes,
                 threads=self._threads,
                 held_back=self._schedule.closed,
             )
+
+
+def _events(number: int) -> str:
+    return f"{number} event{'' if number == 1 else 's'}"
+
+
+def _move(source: Callable[[], list[T]], target: list[T]) -> None:
+    target += source()
 
 
 def _nothing() -> None:
@@ -742,7 +1122,8 @@ def _policy(settings: Settings) -> Policy:
             probe_interval=settings.probe_interval,
         ),
         max_attempts=settings.max_attempts,
-        retry_for=settings.retry_for,
+        # In a spool events outlive a longer outage than memory is good for.
+        retry_for=settings.retry_for if settings.spool is None else settings.spool_max_age,
         spacing=0.0 if pace is None else 60.0 / pace,
         evicts=settings.overflow == "drop_oldest",
     )

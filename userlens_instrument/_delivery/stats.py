@@ -25,16 +25,24 @@ class Stats:
     What became of every event, at one moment.
 
     At any moment, to the unit:
-    ``accepted == delivered + sum(refused) + sum(dropped) + pending``.
+    ``accepted + recovered == delivered + sum(refused) + sum(dropped) + spooled + pending``.
 
     Attributes:
         accepted: Valid events that were handed over, whatever became of them.
         delivered: Events that Userlens answered with success.
         refused: Events that Userlens will never take, by reason: ``rejected``, ``too_large``.
         dropped: Events lost on this side, by reason: ``queue_full``, ``expired``,
-            ``attempts_exhausted``, ``shutdown``, ``closed``, ``disabled``, ``no_write_code``.
-        pending: Events held, those on their way included.
-        pending_bytes: Bytes of the bodies held.
+            ``attempts_exhausted``, ``shutdown``, ``closed``, ``disabled``, ``no_write_code``,
+            ``internal``; and of a spool: ``spool_full``, ``spool_expired``, ``spool_damaged``.
+        spooled: Events that are in the spool for another process to deliver: the one that
+            drains it now, or the next one.
+        recovered: Events that this process took out of the spool and had not put there to
+            deliver: another's, or an earlier process'.
+        unspooled: Events that were in memory alone when their log call returned, because the
+            spool could not be used, or not at once.
+        pending: Events held, those on their way included; of a spool, those that this
+            process is to deliver.
+        pending_bytes: Bytes of the bodies held in memory.
         retried: Attempts that failed and were, or will be, made again.
         invalid: Tagged records and calls that were no events, by reason; ``own_thread``
             is what `Settings.on_error`, or an object collected meanwhile, logged on a
@@ -53,6 +61,9 @@ class Stats:
     delivered: int = 0
     refused: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
+    spooled: int = 0
+    recovered: int = 0
+    unspooled: int = 0
     pending: int = 0
     pending_bytes: int = 0
     retried: int = 0
@@ -130,15 +141,19 @@ def make_stats(
     def by_reason(what: str) -> Mapping[str, int]:
         return {reason: number for (name, reason), number in sorted(counts.items()) if name == what}
 
-    finished = total("delivered") + total("refused") + total("dropped")
+    came = total("accepted") + total("recovered")
+    went = total("delivered") + total("refused") + total("dropped") + total("spooled")
     return Stats(
         accepted=total("accepted"),
         delivered=total("delivered"),
         refused=by_reason("refused"),
         dropped=by_reason("dropped"),
+        spooled=total("spooled"),
+        recovered=total("recovered"),
+        unspooled=total("unspooled"),
         # Worked out, not counted: an event is counted as accepted before
         # anything else can happen to it, so this is exact at any moment.
-        pending=total("accepted") - finished,
+        pending=came - went,
         pending_bytes=pending_bytes,
         retried=total("retried"),
         invalid=by_reason("invalid"),

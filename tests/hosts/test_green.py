@@ -1,0 +1,133 @@
+"""gevent and eventlet, patched in before and after us: events arrive, and no hub stands still."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+
+import pytest
+from children import Program
+from helpers import Reply
+
+
+EVENTS, USERS = 30, 3
+
+PATCHES = {
+    "gevent": "from gevent import monkey, sleep, spawn\nmonkey.patch_all()",
+    "eventlet": "import eventlet\nfrom eventlet import sleep, spawn\neventlet.monkey_patch()",
+}
+
+LOADING = """
+import logging, sys
+import userlens_instrument as userlens
+from userlens_instrument.client import configure
+
+logger = logging.getLogger("app")
+logger.setLevel(logging.INFO)
+logger.propagate = False
+
+def log(name, user):
+    logger.info(name, extra={"userlens_event": True, "user_id": user})
+"""
+
+STARTING = """
+logger.addHandler(userlens.UserlensHandler(max_workers=4))
+"""
+
+FIRST = """
+log("First", "first")
+"""
+
+DELIVERED = """
+assert userlens.flush(20)
+"""
+
+ON_ITS_WAY = """
+print("logged", flush=True)
+sys.stdin.readline()
+"""
+
+# While the server answers nothing, other greenlets go on.
+WORKING = f"""
+def tick():
+    for number in range({EVENTS}):
+        log(f"Event {{number}}", f"u{{number % {USERS}}}")
+        sleep(0.001)
+
+ticking = spawn(tick)
+while userlens.stats().accepted < {EVENTS} + 1:
+    sleep(0.001)
+print("ticked", flush=True)
+"""
+
+ENDING = {
+    "exits": "",
+    "flushes": """
+assert userlens.flush(20), userlens.stats()
+assert userlens.stats().pending == 0
+log("Late", "late")
+""",
+}
+
+# Each with how the program ends.
+WHEN = {
+    "before our import": (["patch", LOADING, STARTING, FIRST], "exits"),
+    "after our import": ([LOADING, "patch", STARTING, FIRST], "flushes"),
+    "after a handler is made": ([LOADING, STARTING, "patch", FIRST], "exits"),
+    "after the first event": ([LOADING, STARTING, FIRST, DELIVERED, "patch"], "exits"),
+    # Not "exits": gevent cannot load there what it needs for its first request.
+    "in the middle of a request": ([LOADING, STARTING, FIRST, ON_ITS_WAY, "patch"], "flushes"),
+}
+
+
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize("kind", PATCHES)
+def test_patched_at_any_time(server, kind, when):
+    """
+    Each event arrives once, each user's in order; the program ends by itself.
+
+    Other greenlets go on while requests wait for their answers: the server
+    answers none before they have.
+    """
+    pytest.importorskip(kind)
+    parts, end = WHEN[when]
+    release = threading.Event()
+    first_waits = when == "in the middle of a request"
+    server.script = lambda request: Reply(
+        hold=None if request.json["event"] == "First" and not first_waits else release
+    )
+    code = "".join(PATCHES[kind] if part == "patch" else part for part in parts)
+    try:
+        with Program(code + WORKING + ENDING[end], server.url, PYTHONWARNINGS="ignore") as program:
+            if first_waits:
+                program.wait_for("logged")
+                assert server.wait_for(1)
+                program.process.stdin.write(b"\n")
+                program.process.stdin.flush()
+            program.wait_for("ticked")
+            release.set()
+            status, _, error = program.finish()
+    finally:
+        release.set()
+
+    assert (0, "") == (status, error)
+    lanes = defaultdict(list)
+    for event in server.events:
+        lanes[event["userId"]].append(event["event"])
+    expected = {f"u{n}": [f"Event {one}" for one in range(n, EVENTS, USERS)] for n in range(USERS)}
+    expected["first"] = ["First"]
+    if end == "flushes":
+        expected["late"] = ["Late"]
+    assert expected == lanes
+
+
+@pytest.mark.parametrize("kind", PATCHES)
+def test_a_program_that_logs_and_ends_at_once(server, kind):
+    """Its events are delivered at the exit, where gevent cannot load any more what it needs."""
+    pytest.importorskip(kind)
+    code = PATCHES[kind] + LOADING + STARTING + FIRST
+    with Program(code, server.url, PYTHONWARNINGS="ignore") as program:
+        status, _, error = program.finish()
+
+    assert (0, "") == (status, error)
+    assert ["First"] == [event["event"] for event in server.events]
