@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 
-from helpers import PATIENCE, environment, run_python
+from helpers import PATIENCE, SPOOLED, environment, run_python
 
 
 # What the requirement allows past a deadline, in seconds.
@@ -33,6 +33,7 @@ def report():
     print(json.dumps({
         "took": took, "accepted": stats.accepted, "delivered": stats.delivered,
         "refused": dict(stats.refused), "dropped": dict(stats.dropped), "pending": stats.pending,
+        "recovered": stats.recovered, "spooled": stats.spooled,
     }), flush=True)
 
 import logging
@@ -96,8 +97,14 @@ def run_file(path, *arguments, url, **extra):
 
 def conserved(report):
     """Return whether every accepted event of *report* has one outcome, or is pending."""
-    outcomes = report["delivered"] + sum(report["refused"].values())
-    return report["accepted"] == outcomes + sum(report["dropped"].values()) + report["pending"]
+    came = report["accepted"] + report["recovered"]
+    outcomes = report["delivered"] + report["spooled"] + sum(report["refused"].values())
+    return came == outcomes + sum(report["dropped"].values()) + report["pending"]
+
+
+def left_over(report):
+    """Return how many events the exit had no time for: lost, or in the spool."""
+    return report["pending"] if SPOOLED else report["dropped"].get("shutdown", 0)
 
 
 def in_fork(work):

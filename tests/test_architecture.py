@@ -82,6 +82,7 @@ DOORS = {
     "uvicorn": {"inspector", "cli"},
     "structlog": {"cli"},
     "sqlite3": {"_delivery.spool"},
+    "tqdm": {"cli"},
 }
 
 

@@ -281,6 +281,31 @@ class Client:
         self._closed = True
         return self.sender.close(timeout)
 
+    def drain(self, timeout: float = 5.0) -> bool:
+        """
+        Deliver what is in the spool, whichever process has put it there.
+
+        For a process that logs nothing itself. The file is taken as it is: it is neither made
+        where there is none, nor put right where it is damaged.
+
+        Args:
+            timeout: Longest wait, in seconds; delivery goes on behind it, until `close`.
+
+        Returns:
+            Whether everything that was in it has an outcome; False if it is another process
+            that delivers it.
+
+        Raises:
+            SettingsError: If there is no spool, or nothing would be sent: see `check_drain`.
+            SpoolError: If the spool cannot be used.
+
+        .. versionadded:: 0.1.0
+        """
+        check_drain(self.settings)
+        if self._closed:
+            return False
+        return self.sender.attend() and self.sender.flush(timeout, everybodys=True)
+
     @property
     def closed(self) -> bool:
         """Whether `close` was called: events are counted as dropped."""
@@ -298,6 +323,25 @@ def _mute(settings: Settings) -> str | None:
     if settings.write_code is None and not settings.dry_run:
         return "no_write_code"
     return None
+
+
+def check_drain(settings: Settings) -> None:
+    """
+    Check that to drain a spool with *settings* delivers what is in it.
+
+    What counts as delivered is deleted there: a dry run would lose it all.
+
+    Raises:
+        SettingsError: If it does not.
+    """
+    if settings.spool is None:
+        raise SettingsError("spool", "is not set", "give the path of the file")
+    if settings.disabled:
+        raise SettingsError("disabled", "is set: nothing would be sent", "take it away")
+    if settings.dry_run:
+        raise SettingsError("dry_run", "is set: nothing would be sent", "take it away")
+    if settings.write_code is None:
+        raise SettingsError("write_code", "is missing", "set USERLENS_WRITE_CODE")
 
 
 def _transport(settings: Settings) -> Transport:

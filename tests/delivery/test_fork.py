@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from children import in_fork, run_file, run_reporting
-from helpers import PATIENCE, Reply, run_python
+from helpers import PATIENCE, SPOOLED, Reply, run_python
 
 from userlens_instrument import UserlensHandler
 from userlens_instrument import client as client_module
@@ -37,7 +37,8 @@ def log_some(client, number=5, prefix="Child", user="child"):
         client.track(user, f"{prefix} {one}")
     delivered = client.flush(PATIENCE)
     stats = client.stats()
-    return [delivered, stats.accepted, stats.delivered, stats.pending]
+    # With a spool it is the parent that delivers what is in it.
+    return [delivered, stats.accepted, stats.delivered + stats.spooled, stats.pending]
 
 
 def hold_the_parent(server):
@@ -84,6 +85,8 @@ def test_a_fork_in_the_middle_of_a_request_with_any_lock_held(make_client, serve
     The child delivers its own, the parent its own, each event once, though a
     request was on its way and another thread held a lock at the fork.
     """
+    if SPOOLED and name == "sender":
+        pytest.skip("with a spool it is the parent that delivers, and it has not got its lock")
     release = hold_the_parent(server)
     client = make_client()
     logger = logging.getLogger("app")
@@ -364,7 +367,8 @@ def test_fifty_forks_under_load(make_client, server):
     assert client.flush(PATIENCE * 3)
     parents = Counter(f"Parent {which} {n}" for which in range(4) for n in range(logged[which]))
     assert parents + Counter(f"Child {number} 0" for number in range(50)) == names(server)
-    assert sum(logged) == client.stats().delivered
+    stats = client.stats()
+    assert sum(logged) == stats.delivered - stats.recovered
 
 
 def test_hooks_keep_no_client_alive(server):
@@ -400,7 +404,8 @@ assert os.waitstatus_to_exitcode(status) == 7, status
         PYTHONWARNINGS="ignore::DeprecationWarning",
     )
 
-    assert (0, "", 1) == (process.returncode, process.stderr, report["delivered"])
+    assert (0, "") == (process.returncode, process.stderr)
+    assert (21 if SPOOLED else 1) == report["delivered"]
     assert Counter(["Parent", *(f"Child {n}" for n in range(20))]) == names(server)
 
 
@@ -427,7 +432,8 @@ log("Parent")
         PYTHONWARNINGS="ignore::DeprecationWarning",
     )
 
-    assert (0, "", 2) == (process.returncode, process.stderr, report["delivered"])
+    assert (0, "") == (process.returncode, process.stderr)
+    assert (3 if SPOOLED else 2) == report["delivered"]
     assert {"Parent": 1, "Child": 1, "Child ended with 0": 1} == names(server)
 
 

@@ -298,7 +298,8 @@ def test_the_write_code_is_in_no_line_whatever_goes_wrong():
 def test_properties_are_in_no_diagnostic(make_client, server, diagnostics_lines):
     """What is lost, invalid or refused is said without its content."""
     server.script = lambda request: Reply(status=400)
-    client = make_client(max_queue_events=1, max_workers=1)
+    # Full from the start: with a spool nothing else is.
+    client = make_client(max_queue_events=1, max_workers=1, spool=None)
     for _ in range(20):
         client.track("user-of-mine", "Event", {"plan": "planted-value"})
     client.track("user-of-mine", "", {"plan": "planted-value"})

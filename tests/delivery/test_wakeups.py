@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+import pytest
 from helpers import PATIENCE
 
 from userlens_instrument._core.outcome import Answer
@@ -43,6 +44,7 @@ def test_an_event_wakes_the_worker_that_is_just_falling_asleep(make_client, monk
     assert ["First", "Second"] == names
 
 
+@pytest.mark.memory
 def test_a_flush_that_goes_away_takes_no_other_with_it(make_client):
     """A flush whose time is up, while an event finishes, does not hide that from the next flush."""
     go = threading.Event()

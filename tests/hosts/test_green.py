@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
+from importlib.util import find_spec
 
 import pytest
 from children import Program
@@ -16,6 +17,14 @@ PATCHES = {
     "gevent": "from gevent import monkey, sleep, spawn\nmonkey.patch_all()",
     "eventlet": "import eventlet\nfrom eventlet import sleep, spawn\neventlet.monkey_patch()",
 }
+
+# Not importorskip: to load eventlet here is to have every fork of this process warn.
+KINDS = [
+    pytest.param(
+        kind, marks=pytest.mark.skipif(not find_spec(kind), reason=f"{kind} is not installed here")
+    )
+    for kind in PATCHES
+]
 
 LOADING = """
 import logging, sys
@@ -81,7 +90,7 @@ WHEN = {
 
 
 @pytest.mark.parametrize("when", WHEN)
-@pytest.mark.parametrize("kind", PATCHES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_patched_at_any_time(server, kind, when):
     """
     Each event arrives once, each user's in order; the program ends by itself.
@@ -89,7 +98,6 @@ def test_patched_at_any_time(server, kind, when):
     Other greenlets go on while requests wait for their answers: the server
     answers none before they have.
     """
-    pytest.importorskip(kind)
     parts, end = WHEN[when]
     release = threading.Event()
     first_waits = when == "in the middle of a request"
@@ -121,10 +129,9 @@ def test_patched_at_any_time(server, kind, when):
     assert expected == lanes
 
 
-@pytest.mark.parametrize("kind", PATCHES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_program_that_logs_and_ends_at_once(server, kind):
     """Its events are delivered at the exit, where gevent cannot load any more what it needs."""
-    pytest.importorskip(kind)
     code = PATCHES[kind] + LOADING + STARTING + FIRST
     with Program(code, server.url, PYTHONWARNINGS="ignore") as program:
         status, _, error = program.finish()

@@ -231,16 +231,6 @@ def test_hostile_name(client):
     assert line.endswith("user " + "u" * 59 + "…  good")
 
 
-def test_terminal_without_the_letter(monkeypatch):
-    """A terminal that cannot show a letter gets its escape, not an exception."""
-    written = []
-    stream = SimpleNamespace(encoding="ascii", write=written.append, flush=lambda: None)
-    monkeypatch.setattr(sys, "stdout", stream)
-    command._say("Käse")
-
-    assert "K\\xe4se\n" == "".join(written)
-
-
 def test_paused_terminal(client):
     """Lines that nobody reads do not fill the memory; the events are kept all the same."""
     lines = queue.SimpleQueue()

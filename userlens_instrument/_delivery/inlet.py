@@ -133,7 +133,8 @@ class Inlet:
         self._drop_oldest = drop_oldest
         self._lock = threading.Lock()
         self._acquire = self._lock.acquire
-        self._owner = 0
+        # Threads that have the lock, or wait for it.
+        self._inside: set[int] = set()
         self.waiting: deque[AnyPayload | RawTrack] = deque()
         self._weight = 0
         # What is being written, and whether it has been: a commit and the note
@@ -168,25 +169,28 @@ class Inlet:
         if self._hands_off:
             self._leave(item)
             return
-        self.waiting.append(item)
-        if self._owner == threading.get_ident():
+        waiting, inside, me = self.waiting, self._inside, threading.get_ident()
+        waiting.append(item)
+        if me in inside:
             # A signal handler, in the middle of this: whoever it has interrupted writes it.
             return
+        inside.add(me)
         taken: list[bool] = []
         try:
             taken.extend(map(self._acquire, (True,), (PATIENCE,)))
             if taken[0]:
-                if self.waiting:
-                    self._owner = threading.get_ident()
+                if waiting:
                     self._write()
                     self.unspooled += self._hands_off
             else:
                 self.unspooled += 1
-                self.fresh = True
         finally:
             if taken and taken[0]:
-                self._owner = 0
                 self._lock.release()
+            inside.discard(me)
+        if waiting:
+            # Of a signal handler that came in the last moment, or nobody had the lock.
+            self.fresh = True
 
     def _leave(self, item: AnyPayload | RawTrack) -> None:
         """Leave *item* in memory, if there is room."""
@@ -228,17 +232,14 @@ class Inlet:
 
     def held(self, act: Callable[[], object], patience: float) -> bool:
         """Do *act* under the lock; return whether it could be had. May raise what *act* does."""
-        if self._owner == threading.get_ident():
+        inside, me = self._inside, threading.get_ident()
+        if me in inside:
             return False  # a signal handler, which would wait for what it has interrupted
-
-        def owned() -> None:
-            self._owner = threading.get_ident()
-            try:
-                act()
-            finally:
-                self._owner = 0
-
-        return hold(self._lock, owned, patience)
+        inside.add(me)
+        try:
+            return hold(self._lock, act, patience)
+        finally:
+            inside.discard(me)
 
     def _write(self) -> None:
         """Write what waits. Whatever is wrong with the spool is taken note of here."""
@@ -341,6 +342,19 @@ class Inlet:
         """Have the next `sweep` try the spool: what was wrong with it is put right."""
         self._next_try = 0.0
 
+    def attend(self) -> None:
+        """
+        Open the file as it is, though nothing was handed over. The lock must be held.
+
+        Raises:
+            SpoolError: If it cannot be used; it is not made where there is none.
+        """
+        if self.down is not None:
+            raise self.down
+        if not self.spool.is_open:
+            self.spool.open(create=False)
+            self.on_open()
+
     def withdraw(self) -> list[AnyPayload | RawTrack]:
         """Return what waits, to be delivered from memory. The lock must be held."""
         if self._written:
@@ -353,6 +367,12 @@ class Inlet:
         # Whoever takes them counts them.
         self.taken -= len(batch)
         return batch
+
+    def hold_for_fork(self, patience: float) -> list[threading.Lock]:
+        """Return the lock, taken, unless it cannot be had."""
+        if threading.get_ident() in self._inside or not self._lock.acquire(timeout=patience):
+            return []
+        return [self._lock]
 
     @property
     def unwritten(self) -> int:

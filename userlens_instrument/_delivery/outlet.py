@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from userlens_instrument._core.stored import RawTrack, Row
     from userlens_instrument._delivery.inlet import Inlet
     from userlens_instrument._delivery.stats import Ledger
-    from userlens_instrument.events import Loss
     from userlens_instrument.typing import Clock
 
 
@@ -159,6 +158,8 @@ class Outlet:
         # process wrote before it began to drain.
         self._cursor = 0
         self._since = 0
+        # The number of a row up to which none of ours is left.
+        self._passed = 0
         self._more = False
         # Whether the lanes have no room for what there is more.
         self._crowded = False
@@ -178,6 +179,11 @@ class Outlet:
     def draining(self) -> bool:
         """Whether it is this process that delivers what is in the spool."""
         return self._inlet.draining
+
+    @property
+    def _is_guest(self) -> bool:
+        """Whether nothing was handed over here: then the file is others' to put right."""
+        return not self._inlet.accepted
 
     # ------------------------------------------------------------ what workers do by turns
 
@@ -260,6 +266,8 @@ class Outlet:
             if self._inlet.draining or spool.lock():
                 if spool.path.exists():
                     self._inlet.held(self._reopen, _PATIENCE)
+                elif self._is_guest:
+                    raise SpoolError(str(spool.path), "failed", "it was deleted while in use")
                 else:
                     self._repair("it was deleted while it was in use")
             elif spool.path.exists():
@@ -272,6 +280,7 @@ class Outlet:
         self._stop_draining()
         self._fed.clear()
         self._ended.clear()
+        self._passed = 0
         self._spool.close()
         self._spool.open()
         self._opened()
@@ -402,14 +411,32 @@ class Outlet:
             died=wall,
         )
 
-    def passed(self, row_id: int) -> bool:
-        """Return whether no event up to *row_id* is left in the spool."""
+    def passed(self, row_id: int, *, everybodys: bool = False) -> bool:
+        """
+        Return whether no event up to *row_id* is left in the spool.
+
+        Args:
+            row_id: The number of the last that counts.
+            everybodys: Whether those of other processes count, too.
+        """
         found: list[int | None] = []
+        origin = None if everybodys else self._origin
+        look = partial(self._spool.first, row_id, after=self._passed, origin=origin)
         try:
-            self._inlet.held(lambda: found.append(self._spool.first(row_id)), _PATIENCE)
+            self._inlet.held(lambda: found.append(look()), _PATIENCE)
         except SpoolError:
             return False
+        if found and not everybodys:
+            # Those below are not looked at again: there may be a million of others'.
+            self._passed = max(self._passed, row_id if found[0] is None else found[0] - 1)
         return found == [None]
+
+    def last(self) -> int:
+        """Return the number of the last row of anybody; 0 if it cannot be told."""
+        found = [0]
+        with suppress(SpoolError):
+            self._inlet.held(lambda: found.append(self._spool.last()), _PATIENCE)
+        return found[-1]
 
     # ------------------------------------------------------------ without the spool
 
@@ -421,7 +448,8 @@ class Outlet:
         inlet, error = self._inlet, self._inlet.down
         if self._down_at is None:
             self._down_at = now
-        if error is not None and error.kind in _BEYOND_USE and self._spool.lock():
+        beyond_use = error is not None and error.kind in _BEYOND_USE and not self._is_guest
+        if error is not None and beyond_use and self._spool.lock():
             self._repair(error.problem)
             return 0.0
         if inlet.unwritten and self._may_overtake(now):
@@ -458,6 +486,7 @@ class Outlet:
         def replace() -> None:
             unfed = max(0, self._desk.unfed()) if was_draining else 0
             result.append(spool.replace())
+            self._passed = 0
             if not was_draining:
                 self._begin()
             else:
@@ -577,10 +606,9 @@ class Outlet:
     def hold_for_fork(self, patience: float) -> list[threading.Lock]:
         """Return the locks, taken: then no thread is in the middle of SQLite at the fork."""
         taken: list[threading.Lock] = []
-        for lock, owner in ((self._turn, self._taker), (self._inlet._lock, self._inlet._owner)):
-            if owner != threading.get_ident() and lock.acquire(timeout=patience):
-                taken.append(lock)
-        return taken
+        if self._taker != threading.get_ident() and self._turn.acquire(timeout=patience):
+            taken.append(self._turn)
+        return taken + self._inlet.hold_for_fork(patience)
 
 
 def _is_older(before: float, row: Row) -> bool:

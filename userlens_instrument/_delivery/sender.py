@@ -35,6 +35,7 @@ from userlens_instrument._delivery.threads import (
     may_start_threads,
 )
 from userlens_instrument.events import Loss
+from userlens_instrument.exceptions import SpoolError
 
 
 if TYPE_CHECKING:
@@ -179,6 +180,8 @@ class Sender:
         # Read by log calls without the lock: whether a ring would be of use.
         self.call = True
         self._closed = False
+        # Whether nothing is sent any more: see `halt`.
+        self._halted = False
         # Seconds that the exit may still wait for events; None before the exit.
         self._exit_seconds: float | None = None
         self._last_words: Callable[[], None] = _nothing
@@ -403,6 +406,8 @@ class Sender:
         """
         now = self._clock.monotonic()
         self._admit(now)
+        if self._halted:
+            return None
         self._schedule.rushing = bool(self._barriers)
         found = self._schedule.next(now)
         if not isinstance(found, Wait):
@@ -806,12 +811,53 @@ class Sender:
 
     # ------------------------------------------------------------ flush and close
 
-    def flush(self, timeout: float) -> bool:
+    def attend(self) -> bool:
+        """
+        Have what is in the spool delivered, though nothing was submitted here.
+
+        Returns:
+            Whether it is this process that delivers it.
+
+        Raises:
+            SpoolError: If it cannot be used. It is taken as it is: neither made nor put right.
+        """
+        inlet = self._inlet
+        assert inlet is not None  # noqa: S101 - there is a spool
+        if not inlet.held(inlet.attend, _STATS_PATIENCE):
+            raise SpoolError(str(inlet.spool.path), "locked", "another thread is writing")
+        self.ring()
+        return inlet.draining
+
+    def halt(self, timeout: float) -> bool:
+        """
+        Send nothing more, for good, and wait for the answers to what is on its way.
+
+        What was answered is not sent again by the next process; what is held stays in the spool.
+
+        Args:
+            timeout: Longest wait, in seconds.
+
+        Returns:
+            Whether all answers have come.
+        """
+        self._halted = True
+        deadline = self._clock.monotonic() + timeout
+        # Who sends does not sleep.
+        while self._threads > self._sleeping:
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                return False
+            self._nap.wait(min(left, _ASIDE))
+        return True
+
+    def flush(self, timeout: float, *, everybodys: bool = False) -> bool:
         """
         Wait until everything submitted before has an outcome.
 
         Args:
             timeout: Longest wait, in seconds.
+            everybodys: Whether to wait for what other processes have put into the spool, too,
+                if it is this one that delivers it.
 
         Returns:
             Whether everything has.
@@ -826,7 +872,7 @@ class Sender:
         try:
             if self._inlet is None:
                 return self._wait_for(barrier, deadline)
-            if not self._flush_spool(self._inlet, deadline):
+            if not self._flush_spool(self._inlet, deadline, everybodys=everybodys):
                 return False
             if self._inlet.down is None:
                 return self._wait_for(barrier, deadline)
@@ -857,7 +903,7 @@ class Sender:
                 return done.is_set()
             left -= _LOOK
 
-    def _flush_spool(self, inlet: Inlet, deadline: float) -> bool:
+    def _flush_spool(self, inlet: Inlet, deadline: float, *, everybodys: bool) -> bool:
         """Wait until all that was written before is out of the spool, whoever takes it out."""
         now = self._clock.monotonic
         inlet.held(inlet.sweep, max(0.0, min(_PATIENCE, deadline - now())))
@@ -870,9 +916,12 @@ class Sender:
         try:
             while not outlet.stopped:
                 if last is None and inlet.gone >= came:
-                    last = inlet.last
+                    everybodys = everybodys and inlet.draining
+                    last = outlet.last() if everybodys else inlet.last
                 # What was withdrawn to memory is the lanes' affair.
-                if last is not None and (inlet.down or not last or outlet.passed(last)):
+                if last is not None and (
+                    inlet.down or not last or outlet.passed(last, everybodys=everybodys)
+                ):
                     return True
                 left = deadline - now()
                 if left <= 0:
@@ -981,7 +1030,8 @@ class Sender:
 
     def _deliver(self, timeout: float) -> int | None:
         """Deliver what is held; return how much could not be, None if it cannot be told."""
-        if self.flush(timeout):
+        # Whoever drains last sees to everybody's: there may be nobody after it.
+        if self.flush(timeout, everybodys=True):
             return 0
         kept = self._keep()
         if kept is not None:

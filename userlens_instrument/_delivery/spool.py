@@ -265,8 +265,7 @@ class Spool:
 
     def _claim(self, destination: str) -> None:
         """See that nobody's events go to somebody else's workspace."""
-        salt = self.get("salt") or ""
-        mine = blake2b(destination.encode(), key=salt.encode()[:64], digest_size=8).hexdigest()
+        mine = self._fingerprint(destination)
         found = self.get("destination")
         if found == mine:
             return
@@ -278,6 +277,14 @@ class Spool:
                 )
             self.was_anothers = self.first(2**63 - 1) is not None
         self.put("destination", mine)
+
+    def _fingerprint(self, destination: str) -> str:
+        salt = self.get("salt") or ""
+        return blake2b(destination.encode(), key=salt.encode()[:64], digest_size=8).hexdigest()
+
+    def is_for(self, destination: str) -> bool:
+        """Return whether its events are for that write code, as far as it is known."""
+        return self.get("destination") in (None, self._fingerprint(destination))
 
     def _to(self, path: Path, timeout: float) -> sqlite3.Connection:
         connection = sqlite3.connect(
@@ -533,12 +540,22 @@ class Spool:
         """Take note of a `MARK` that was read: it goes once it is not the last row any more."""
         self._mark = row_id
 
-    def first(self, up_to: int) -> int | None:
-        """Return the lowest number of an event that is not higher than *up_to*, or None."""
+    def first(self, up_to: int, *, after: int = 0, origin: int | None = None) -> int | None:
+        """
+        Return the lowest number of an event, or None.
+
+        Args:
+            up_to: The highest number that counts.
+            after: The lowest number that counts is the next.
+            origin: Whose events count, as of `Row`; None for everybody's.
+        """
+        whose = "" if origin is None else "AND origin = ?"
+        values = (after, up_to, MARK) if origin is None else (after, up_to, MARK, origin)
         with self._translated():
             found = self._execute(
-                "SELECT id FROM queue WHERE id <= ? AND kind <> ? ORDER BY id LIMIT 1",
-                (up_to, MARK),
+                f"SELECT id FROM queue WHERE id > ? AND id <= ? AND kind <> ? {whose}"
+                " ORDER BY id LIMIT 1",
+                values,
             ).fetchone()
         return None if found is None else int(found[0])
 
@@ -644,7 +661,8 @@ class Spool:
         except OSError:
             return None
         try:
-            if self._lock_file is None and _try_lock(descriptor):
+            # Shared, so that two who look do not take each other for it.
+            if self._lock_file is None and _try_lock(descriptor, fcntl.LOCK_SH):
                 return None
             text = os.pread(descriptor, 32, 0)
             return int(text) if text.isdigit() else 0
@@ -663,17 +681,25 @@ class Spool:
             ).fetchall()
         return [DeadLetter(Row(*one[:9]), *one[9:]) for one in found]
 
+    def dead_numbers(self) -> list[int]:
+        """Return the numbers of all dead letters, the oldest first."""
+        with self._translated():
+            found = self._execute("SELECT id FROM dead ORDER BY id").fetchall()
+        return [int(number) for (number,) in found]
+
     def dead_letter(self, number: int) -> DeadLetter | None:
         """Return the dead letter of that *number*, or None."""
         found = self.dead_letters(number - 1, 1)
         return found[0] if found and found[0].row.id == number else None
 
-    def retry(self, numbers: Sequence[int] | None) -> int:
+    def retry(self, numbers: Sequence[int] | None, *, at: float) -> int:
         """
         Have dead letters sent again, as the newest rows; return how many.
 
         Args:
             numbers: Which; None for all.
+            at: Now, in seconds since the epoch: they are as old as new ones, or those that
+                lay there for longer than a spool keeps its events would be dropped at once.
         """
         where, values = _where(numbers)
         moved = 0
@@ -684,7 +710,7 @@ class Spool:
                 if from_row(row) is None:
                     continue  # not as it was written: it stays where it is
                 # Nobody's: whoever takes it out now has not put it there.
-                columns = (*row[1:7], 0, checksum(*row[1:7], 0))
+                columns = (*row[1:6], at, 0, checksum(*row[1:6], at, 0))
                 execute(_INSERT, columns)
                 execute("DELETE FROM dead WHERE id = ?", (row.id,))
                 moved += 1
@@ -853,9 +879,9 @@ def _rescue(source: sqlite3.Connection) -> tuple[list[Row], int]:
     return rows + backward[::-1], lost
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int, kind: int | None = None) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if kind is None else kind) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -14,7 +14,8 @@ import sys
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from userlens_instrument._version import __version__
-from userlens_instrument.cli import demo, inspector
+from userlens_instrument.cli import demo, inspector, spool
+from userlens_instrument.cli.terminal import printable
 from userlens_instrument.exceptions import UserlensError
 
 
@@ -42,6 +43,7 @@ class Command(Protocol):
 _COMMANDS: tuple[tuple[str, str, Command], ...] = (
     ("demo", "see log lines become events, on this machine, in a few seconds", demo),
     ("inspector", "run a local Userlens that checks and shows what it is sent", inspector),
+    ("spool", "look into a spool, deliver what is in it, see to its dead letters", spool),
 )
 
 
@@ -119,4 +121,4 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))

@@ -12,6 +12,7 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING, Final
 
+from userlens_instrument.cli.terminal import printable, say
 from userlens_instrument.exceptions import MissingExtraError
 
 
@@ -126,9 +127,9 @@ def run(args: argparse.Namespace) -> int:
     except (OSError, UnicodeError) as error:  # UnicodeError: a host name such as "a..b"
         problem = _why(error)
         if args.record is not None and recorder is None:
-            return _refuse(f"cannot write to {_printable(args.record)}: {problem}")
+            return _refuse(f"cannot write to {printable(args.record)}: {problem}")
         _close(recorder)
-        where = f"{_printable(args.host)}:{args.port}"
+        where = f"{printable(args.host)}:{args.port}"
         return _refuse(f"cannot listen on {where}: {problem}; choose another --host or --port")
     if not server.is_loopback:
         _complain("other machines can reach this inspector and read what it is sent")
@@ -149,8 +150,8 @@ def _serve(server: "InspectorServer", lines: "Lines", *, checks: bool) -> int:
     try:
         with server:
             code = "<the one in your environment>" if checks else "anything"
-            _say(f"Userlens inspector on {server.url} (Ctrl+C stops it)")
-            _say(
+            say(f"Userlens inspector on {server.url} (Ctrl+C stops it)")
+            say(
                 "Point a service at it:"
                 f" USERLENS_EVENTS_URL={server.url} USERLENS_RAW_URL={server.url}"
                 f" USERLENS_WRITE_CODE={code}"
@@ -175,7 +176,7 @@ def _show(lines: "Lines") -> None:
             continue
         if line is None:
             return
-        _say(line)
+        say(line)
 
 
 def _shower(lines: "Lines") -> "Callable[[Entry], None]":
@@ -193,31 +194,12 @@ def _line(entry: "Entry") -> str:
     name = entry.event if entry.event is not None else entry.group_id
     parts = [
         entry.received_at[11:],
-        _printable(entry.type or entry.path).ljust(8),
-        _printable(name or "-"),
-        f"user {_printable(entry.user_id or '-')}",
-        entry.verdict if not entry.reason else f"{entry.verdict}: {_printable(entry.reason, 300)}",
+        printable(entry.type or entry.path, _MAX_NAME).ljust(8),
+        printable(name or "-", _MAX_NAME),
+        f"user {printable(entry.user_id or '-', _MAX_NAME)}",
+        entry.verdict if not entry.reason else f"{entry.verdict}: {printable(entry.reason, 300)}",
     ]
     return "  ".join(parts)
-
-
-def _printable(text: str, limit: int = _MAX_NAME) -> str:
-    """
-    Make *text* safe for a terminal.
-
-    An event's name comes from anywhere. Control characters (they move the cursor, set the
-    window's title) and characters that reorder a line are shown escaped.
-    """
-    shown = "".join(
-        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
-    )
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
-
-
-def _say(line: str) -> None:
-    """Print *line* now, in whatever the terminal can show."""
-    encoding = sys.stdout.encoding or "utf-8"
-    print(line.encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def _complain(problem: str) -> None:
