@@ -85,6 +85,23 @@ def test_no_memory_for_an_answer(make_client, monkeypatch, diagnostics_lines, fa
     assert "MemoryError" in diagnostics_lines.get(timeout=PATIENCE)[1]
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_spool_hears_of_what_ended_without_memory(make_client, monkeypatch, tmp_path, when):
+    """With a spool nothing of that is delivered again, or held, for ever."""
+    transport = CapturingTransport()
+    client = make_client(transport=transport, max_workers=1, spool=str(tmp_path / "spool.db"))
+    left = fail_once(monkeypatch, client.sender._schedule, "settle", when=when)
+    client.track("u1", "First")
+    client.track("u1", "Second")
+
+    assert client.flush(PATIENCE)
+    assert [0] == left
+    assert (2, 0) == (client.stats().delivered, client.stats().pending)
+    arrived = names(transport)
+    assert ["First", "Second"] == sorted(set(arrived))
+    assert len(arrived) == 2 + (when == "before")
+
+
 def test_what_ended_without_memory_to_say_why_is_counted(make_client, monkeypatch):
     """An event refused just when memory ran out is counted as dropped, and not tried again."""
     transport = CapturingTransport(

@@ -190,6 +190,7 @@ def test_no_thread_runs_before_the_fork(uwsgi, make_client, server):
     assert ["Loaded", "Request"] == [event["event"] for event in server.events]
 
 
+@pytest.mark.memory  # from a spool, whichever worker comes first delivers it
 def test_other_workers_start_clean(uwsgi, make_client, server):
     """What the first worker delivers, no other does; other hooks are called as ever."""
     called = []

@@ -453,6 +453,11 @@ class Schedule:
         if self._policy.evicts:
             self._by_age = OrderedDict((one.seq, one) for one in held)
 
+    def holds(self, held: Held) -> bool:
+        """Return whether *held* has had no end yet."""
+        lane = self._lanes.get(held.payload.user_id)
+        return lane is not None and any(one is held for one in lane)
+
     def held_up_to(self, seq: int) -> int:
         """Return how many are held of those that were added up to number *seq*."""
         return sum(one.seq <= seq for lane in self._lanes.values() for one in lane)

@@ -500,7 +500,7 @@ class Outlet:
         self._say(
             "spool repaired",
             f"the spool {spool.path} could not be used ({problem}){where}; a new one holds the "
-            f"{saved} events that could be read, and at least {lost} could not",
+            f"{saved} events that could be read; at most {lost} could not",
         )
         self._more = True
         inlet.retry_now()

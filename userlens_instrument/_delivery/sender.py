@@ -416,21 +416,28 @@ class Sender:
 
     def _settle(self, attempt: AnyAttempt, answer: Answer) -> None:
         before, self._accounted = self._schedule.events, 0
+        # Of these a spool has to hear, whatever comes in between.
+        spooled = [] if self._outlet is None else _events_of(attempt)
         try:
             self._take_in(attempt, answer)
         except BaseException:
             # There was no memory, say, in the middle of it. What is still held
             # goes out once more, or its lane would be blocked for good.
             self._schedule.put_back(attempt)
-            self._account_for(before - self._schedule.events - self._accounted, answer)
+            missing = before - self._schedule.events - self._accounted
+            self._account_for(missing, answer, spooled)
             raise
 
-    def _account_for(self, missing: int, answer: Answer) -> None:
+    def _account_for(self, missing: int, answer: Answer, spooled: list[Held]) -> None:
         """Count *missing* events that have ended, and have flushes wait for none of them."""
+        arrived = answer.status is not None and 200 <= answer.status < 300
         if missing:
-            arrived = answer.status is not None and 200 <= answer.status < 300
             what, reason = ("delivered", "") if arrived else ("dropped", "internal")
             self._account(what, reason, missing)
+        if self._outlet is not None:
+            for held in spooled:
+                if not self._schedule.holds(held):
+                    self._outlet.ended(held.payload, None if arrived else "internal", answer)
         self._weigh()
         for barrier in tuple(self._barriers):
             barrier.left = self._schedule.held_up_to(barrier.seq)
@@ -1160,6 +1167,10 @@ def _move(source: Callable[[], list[T]], target: list[T]) -> None:
 
 def _nothing() -> None:
     """Write nothing: somebody else does."""
+
+
+def _events_of(attempt: AnyAttempt) -> list[Held]:
+    return [attempt.held] if isinstance(attempt, Attempt) else list(attempt.batch.events)
 
 
 def _policy(settings: Settings) -> Policy:

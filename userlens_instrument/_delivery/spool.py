@@ -68,6 +68,7 @@ _OPENING = 2.0
 # Past this the -wal file is cut when it starts over, in bytes.
 _WAL_LIMIT = 4 * 2**20
 
+_WAL = "WAL"
 _COLUMNS = "kind, user, name, data, moment, at, origin, checksum"
 _INSERT = f"INSERT INTO queue ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_NUMBERED = f"INSERT INTO queue (id, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -288,7 +289,7 @@ class Spool:
 
     def _to(self, path: Path, timeout: float) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            f"file:{quote(str(path))}?mode=rw",
+            f"file:{quote(os.fsencode(path))}?mode=rw",
             uri=True,
             timeout=timeout,
             isolation_level=None,
@@ -345,7 +346,7 @@ class Spool:
             try:
                 for pragma in (f"page_size={_PAGE}", "auto_vacuum=INCREMENTAL"):
                     connection.execute(f"PRAGMA {pragma}").fetchall()
-                (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+                (mode,) = connection.execute(f"PRAGMA journal_mode={_WAL}").fetchone()
                 if mode != "wal":
                     raise SpoolError(str(self.path), "failed", "its file system has no shared memory")
                 connection.execute(f"PRAGMA application_id={_APPLICATION}")
@@ -597,9 +598,9 @@ class Spool:
         """Give up to *pages* unused pages back to the disk; return whether there are more."""
         with self._translated():
             (free,) = self._execute("PRAGMA freelist_count").fetchone()
-            if free:
-                # It frees a page for each row that it is asked for.
-                self._execute(f"PRAGMA incremental_vacuum({int(pages)})").fetchall()
+            if free and self._connection is not None:
+                # A script is run to its end; execute() would stop at the first page.
+                self._connection.executescript(f"PRAGMA incremental_vacuum({int(pages)})")
         return bool(free > pages)
 
     def checkpoint(self) -> None:
@@ -858,25 +859,36 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 
 def _rescue(source: sqlite3.Connection) -> tuple[list[Row], int]:
-    """Return the rows that can be read, from both ends towards what cannot, and how many are not."""
+    """
+    Return what can be read of a damaged file, and how many numbers in between cannot.
+
+    From both ends towards what is damaged: one page that is takes its own rows along, and no
+    others. What does not add up stays behind.
+    """
     rows: list[Row] = []
     backward: list[Row] = []
-    whole = True
     for found, order in ((rows, "ASC"), (backward, "DESC")):
         try:
             for values in source.execute(f"{_SELECT} ORDER BY id {order}"):
                 row = Row(*values)
-                if rows and order == "DESC" and row.id <= rows[-1].id:
+                if order == "DESC" and rows and row.id <= rows[-1].id:
                     break
-                found.append(row)
+                if _is_next(row, found, order):
+                    found.append(row)
+            else:
+                if order == "ASC":
+                    break
         except sqlite3.Error:
-            whole = False
-        if whole:
-            return rows, 0
-    lost = 0
-    if rows and backward:
-        lost = max(0, backward[-1].id - rows[-1].id - 1)
-    return rows + backward[::-1], lost
+            continue
+    both = rows + [row for row in backward[::-1] if not rows or row.id > rows[-1].id]
+    return both, both[-1].id - both[0].id + 1 - len(both) if both else 0
+
+
+def _is_next(row: Row, before: list[Row], order: str) -> bool:
+    """Return whether *row* is as it was written, and stands where it belongs."""
+    if not isinstance(row.id, int) or (row.kind != MARK and from_row(row) is None):
+        return False
+    return not before or (row.id > before[-1].id) == (order == "ASC")
 
 
 def _try_lock(descriptor: int, kind: int | None = None) -> bool:

@@ -51,6 +51,8 @@ _HIGHEST: Final = 2**63 - 1
 # The largest settings there are: what is drained is delivered, however much or old it is.
 _MOST_BYTES: Final = 2**40
 _OLDEST: Final = 365 * 86_400.0
+# Width of a terminal that does not know it.
+_COLUMNS: Final = 80
 # Names longer than this tell nothing more in a terminal.
 _MAX_NAME: Final = 60
 
@@ -467,7 +469,15 @@ def _bar(total: int) -> Any:
     # No thread of its own, nor multiprocessing's lock: on Python 3.14 that is a process.
     tqdm.monitor_interval = 0
     tqdm.set_lock(threading.RLock())
-    return tqdm(total=total, desc="delivered", unit=" events", dynamic_ncols=True)
+    # A terminal in a container may not know its width.
+    columns = os.get_terminal_size(sys.stderr.fileno()).columns
+    return tqdm(
+        total=total,
+        desc="delivered",
+        unit=" events",
+        dynamic_ncols=columns > 0,
+        ncols=None if columns else _COLUMNS,
+    )
 
 
 @contextmanager
