@@ -296,7 +296,7 @@ def test_forgetting_closes_this_process_copies_only(make_client, server):
 @pytest.mark.parametrize(
     ("error", "failure"),
     [
-        (urllib3.exceptions.ProxyError("x", OSError()), Failure.PROXY),
+        (urllib3.exceptions.ProxyError("x", OSError()), Failure.STALE),
         (urllib3.exceptions.SSLError(ssl.SSLCertVerificationError("x")), Failure.TLS),
         (urllib3.exceptions.SSLError("handshake"), Failure.RESET),
         (urllib3.exceptions.NameResolutionError("h", None, OSError()), Failure.DNS),
@@ -314,7 +314,14 @@ def test_forgetting_closes_this_process_copies_only(make_client, server):
 def test_each_exception_of_urllib3_is_one_failure(monkeypatch, error, failure):
     """Foreign exceptions are translated once, at their door; here: over an idle connection."""
     monkeypatch.setattr(connections._exchange, "connected", False)
+    monkeypatch.setattr(connections._exchange, "opening", False)
     assert failure is connections._failure(error)
+
+
+def test_a_proxy_that_does_not_connect_is_the_proxys_failure(monkeypatch):
+    """While the connection is being opened; later it is a connection like any other."""
+    monkeypatch.setattr(connections._exchange, "opening", True)
+    assert Failure.PROXY is connections._failure(urllib3.exceptions.ProxyError("x", OSError()))
 
 
 def test_a_name_that_does_not_resolve(make_client):

@@ -490,7 +490,9 @@ def test_multiprocessing(server, tmp_path, how, method):
     """
     program = tmp_path / "program.py"
     program.write_text(MULTIPROCESSING)
-    process = run_file(program, how, method, url=server.url)
+    # A busy machine takes its time to load what the first request needs.
+    patience = {"USERLENS_SHUTDOWN_TIMEOUT": str(PATIENCE)}
+    process = run_file(program, how, method, url=server.url, **patience)
 
     assert (0, "") == (process.returncode, process.stderr)
     assert Counter(

@@ -340,7 +340,7 @@ assert client.stats().threads
 @pytest.mark.parametrize("then", THEN)
 def test_threads_refused_by_the_system(server, then):
     """Without threads, a flush or the exit delivers; once there are some, the next event does."""
-    process = run_python(NO_STACK + THEN[then], server.url)
+    process = run_python(NO_STACK + THEN[then], server.url, USERLENS_SHUTDOWN_TIMEOUT=str(PATIENCE))
 
     assert 0 == process.returncode, process.stderr
     expected = [f"Event {number}" for number in range(3 + (then == "a later event"))]

@@ -8,10 +8,13 @@ from importlib.util import find_spec
 
 import pytest
 from children import Program
-from helpers import Reply
+from helpers import PATIENCE, Reply
 
 
 EVENTS, USERS = 30, 3
+
+# Warnings: eventlet is deprecated; ssl was loaded before. And a busy machine takes its time.
+SETTINGS = {"PYTHONWARNINGS": "ignore", "USERLENS_SHUTDOWN_TIMEOUT": str(PATIENCE)}
 
 PATCHES = {
     "gevent": "from gevent import monkey, sleep, spawn\nmonkey.patch_all()",
@@ -106,7 +109,7 @@ def test_patched_at_any_time(server, kind, when):
     )
     code = "".join(PATCHES[kind] if part == "patch" else part for part in parts)
     try:
-        with Program(code + WORKING + ENDING[end], server.url, PYTHONWARNINGS="ignore") as program:
+        with Program(code + WORKING + ENDING[end], server.url, **SETTINGS) as program:
             if first_waits:
                 program.wait_for("logged")
                 assert server.wait_for(1)
@@ -133,7 +136,7 @@ def test_patched_at_any_time(server, kind, when):
 def test_a_program_that_logs_and_ends_at_once(server, kind):
     """Its events are delivered at the exit, where gevent cannot load any more what it needs."""
     code = PATCHES[kind] + LOADING + STARTING + FIRST
-    with Program(code, server.url, PYTHONWARNINGS="ignore") as program:
+    with Program(code, server.url, **SETTINGS) as program:
         status, _, error = program.finish()
 
     assert (0, "") == (status, error)

@@ -65,6 +65,7 @@ transport = CapturingTransport(lambda body: Answer(status=200 if body else 400))
 with userlens.Client(settings, transport=transport, clock=FakeClock()) as mine:
     mine.track("u1", "Event")
     assert mine.flush(1.0)
+    drained: bool = mine.drain(1.0)
 
 try:
     userlens.configure(max_workers=0)

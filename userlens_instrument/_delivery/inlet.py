@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from userlens_instrument._core.stored import to_columns
 from userlens_instrument._delivery.buffer import LIGHT
@@ -49,6 +49,8 @@ _FIXES = {
     "foreign": "give the spool a path of its own",
     "shared": "give each write code a spool of its own",
 }
+
+_UNFORESEEN = (MemoryError, RecursionError, TypeError, ValueError, ArithmeticError)
 
 _popleft = deque.popleft
 
@@ -96,9 +98,8 @@ class Inlet:
         waiting: What is in memory, in order.
         down: Why the spool cannot be used at present; None if it can.
         fresh: Whether something was written that the outlet may not have seen.
-        taken: Events that have left `waiting`.
-        gone: Events that are written, withdrawn or dropped.
-        handed_over: Events written while another process was the one to deliver them.
+        left: Events that were dropped, or are delivered from memory.
+        handed_over: Events given to another process after they were written.
         draining: Whether it is this process that delivers.
         unspooled: Events that were in memory alone when their log call returned, though the
             setting is another.
@@ -137,10 +138,8 @@ class Inlet:
         self._inside: set[int] = set()
         self.waiting: deque[AnyPayload | RawTrack] = deque()
         self._weight = 0
-        # What is being written, and whether it has been: a commit and the note
-        # of it are one step, whatever interrupts.
-        self._batch: list[Any] = []
-        self._written: list[object] = []
+        # Swapped whole, so that they add up whatever interrupts.
+        self._books = _Books(0, 0, [], [])
         # Whether log calls leave the writing to a worker: relaxed, locked or down.
         self._hands_off = relaxed
         # Never set: what waits for it waits for its time to pass.
@@ -155,8 +154,7 @@ class Inlet:
         self._scribe: Errands[None] = Errands("userlens-spool", self._write_soon)
         self._called = False
         self.fresh = False
-        self.taken = 0
-        self.gone = 0
+        self.left = 0
         self.handed_over = 0
         self.draining = False
         self.unspooled = 0
@@ -174,9 +172,9 @@ class Inlet:
         if me in inside:
             # A signal handler, in the middle of this: whoever it has interrupted writes it.
             return
-        inside.add(me)
         taken: list[bool] = []
         try:
+            inside.add(me)
             taken.extend(map(self._acquire, (True,), (PATIENCE,)))
             if taken[0]:
                 if waiting:
@@ -188,9 +186,9 @@ class Inlet:
             if taken and taken[0]:
                 self._lock.release()
             inside.discard(me)
-        if waiting:
-            # Of a signal handler that came in the last moment, or nobody had the lock.
-            self.fresh = True
+            if waiting or self._books.batch:
+                # Of a signal handler that came in the last moment, or nobody had the lock.
+                self.fresh = True
 
     def _leave(self, item: AnyPayload | RawTrack) -> None:
         """Leave *item* in memory, if there is room."""
@@ -201,8 +199,7 @@ class Inlet:
             or self._weight + buffer.held_bytes + size > self._max_bytes
         ):
             if not (self._drop_oldest and self.waiting):
-                self.taken += 1
-                self.gone += 1
+                self.left += 1
                 self._drop("queue_full", "the buffer is full", item)
                 return
             try:
@@ -210,8 +207,7 @@ class Inlet:
             except IndexError:
                 pass
             else:
-                self.taken += 1
-                self.gone += 1
+                self.left += 1
                 self._weight -= _size(oldest)
                 self._drop("queue_full", "the buffer is full, and the oldest made room", oldest)
         self.unspooled += not self._relaxed or self.down is not None
@@ -235,8 +231,8 @@ class Inlet:
         inside, me = self._inside, threading.get_ident()
         if me in inside:
             return False  # a signal handler, which would wait for what it has interrupted
-        inside.add(me)
         try:
+            inside.add(me)
             return hold(self._lock, act, patience)
         finally:
             inside.discard(me)
@@ -247,43 +243,44 @@ class Inlet:
             self._write_all()
         except SpoolError as error:
             self.fail(error)
-        except Exception as error:
+        except _UNFORESEEN as error:
             # Not SQLite's, so the next try may fare no better: from memory, then.
+            # Anything else was raised by a signal handler, and goes on.
             self.fail(SpoolError(str(self.spool.path), "failed", type(error).__name__))
 
     def _write_all(self) -> None:
         spool, waiting = self.spool, self.waiting
         while True:
-            if self._written:
+            if self._books.done:
                 # The call before was interrupted, and yet it had committed.
-                self._finish_batch()
-            if not self._batch:
+                self._close_books()
+            batch, done = self._books.batch, self._books.done
+            if not batch:
                 number = min(len(waiting), _MOST_ROWS)
                 if not number:
                     break
                 # In one step: what is popped is never nowhere.
-                self._batch.extend(map(_popleft, [waiting] * number))
-                self.taken += number
+                batch.extend(map(_popleft, [waiting] * number))
             if not spool.is_open:
                 self._open()
             spool.roll_back()
-            self.last = spool.insert(self._columns(), self._written)
-            self._finish_batch()
+            self.last = spool.insert(self._columns(batch), done)
+            self._close_books()
         self._weight = 0
 
     def _open(self) -> None:
         self.spool.open()
         self.on_open()
 
-    def _columns(self) -> Sequence[Columns]:
+    def _columns(self, batch: list[Any]) -> Sequence[Columns]:
         at, origin = self._wall(), self._origin
-        return [to_columns(item, at=at, origin=origin) for item in self._batch]
+        return [to_columns(item, at=at, origin=origin) for item in batch]
 
-    def _finish_batch(self) -> None:
-        self.handed_over += 0 if self.draining else len(self._batch)
-        self.gone += len(self._batch)
-        self._batch = []
-        self._written = []
+    def _close_books(self) -> None:
+        """Take note of what has been written."""
+        written, others, batch, _ = self._books
+        number = len(batch)
+        self._books = _Books(written + number, others + (not self.draining) * number, [], [])
         self.fresh = True
 
     def fail(self, error: SpoolError) -> None:
@@ -328,7 +325,7 @@ class Inlet:
         except SpoolError as error:
             self.fail(error)
             return
-        except Exception as error:
+        except _UNFORESEEN as error:
             self.fail(SpoolError(str(self.spool.path), "failed", type(error).__name__))
             return
         self._locked_since = None
@@ -357,15 +354,12 @@ class Inlet:
 
     def withdraw(self) -> list[AnyPayload | RawTrack]:
         """Return what waits, to be delivered from memory. The lock must be held."""
-        if self._written:
-            self._finish_batch()
-        number = len(self.waiting)
-        self._batch.extend(map(_popleft, [self.waiting] * number))
-        self.taken += number
-        batch, self._batch = self._batch, []
+        if self._books.done:
+            self._close_books()
+        written, others, batch, _ = self._books
+        batch.extend(map(_popleft, [self.waiting] * len(self.waiting)))
+        self._books = _Books(written, others, [], [])
         self._weight = 0
-        # Whoever takes them counts them.
-        self.taken -= len(batch)
         return batch
 
     def hold_for_fork(self, patience: float) -> list[threading.Lock]:
@@ -377,7 +371,13 @@ class Inlet:
     @property
     def unwritten(self) -> int:
         """How many events are in memory alone."""
-        return len(self.waiting) + (0 if self._written else len(self._batch))
+        _, _, batch, done = self._books
+        return len(self.waiting) + (0 if done else len(batch))
+
+    @property
+    def gone(self) -> int:
+        """How many events are not in here any more; this only grows."""
+        return self._books.written + self.left
 
     @property
     def retry_in(self) -> float:
@@ -388,8 +388,30 @@ class Inlet:
 
     @property
     def accepted(self) -> int:
-        """Events that were handed over."""
-        return self.taken + len(self.waiting)
+        """Events that were handed over, but for what was dropped or withdrawn."""
+        return self._books.written + len(self._books.batch) + len(self.waiting)
+
+    @property
+    def spooled(self) -> int:
+        """Events that it is for another process to deliver."""
+        return self._books.others + self.handed_over
+
+
+class _Books(NamedTuple):
+    """
+    What has been written, and what is being.
+
+    Attributes:
+        written: How many events were.
+        others: How many of them while another process was the one to deliver them.
+        batch: What is being written.
+        done: Not empty once it has been: a commit and the note of it are one step.
+    """
+
+    written: int
+    others: int
+    batch: list[Any]
+    done: list[object]
 
 
 def _nothing() -> None:

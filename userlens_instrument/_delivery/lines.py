@@ -53,7 +53,7 @@ def problem_of(loss: str, answer: Answer) -> str:
     """Return why an event is lost, whose *loss* statistics count by that word."""
     what = f"status {answer.status}" if answer.failure is None else answer.failure.value
     if loss == "expired":
-        return f"older than retry_for, and it failed again ({what})"
+        return f"older than retry_for, or spool_max_age, and it failed again ({what})"
     if loss == "attempts_exhausted":
         return f"it failed max_attempts times while others were delivered ({what})"
     return f"Userlens refuses it ({what})"

@@ -183,7 +183,7 @@ class Outlet:
     @property
     def _is_guest(self) -> bool:
         """Whether nothing was handed over here: then the file is others' to put right."""
-        return not self._inlet.accepted
+        return not self._inlet.accepted and not self._inlet.left
 
     # ------------------------------------------------------------ what workers do by turns
 
@@ -419,9 +419,13 @@ class Outlet:
             row_id: The number of the last that counts.
             everybodys: Whether those of other processes count, too.
         """
+        if self._inlet.down is not None and self._inlet.draining:
+            # It may be that nothing can be taken out, though it has been delivered.
+            return self._cursor >= row_id and not any(fed <= row_id for fed in list(self._fed))
         found: list[int | None] = []
         origin = None if everybodys else self._origin
-        look = partial(self._spool.first, row_id, after=self._passed, origin=origin)
+        after = 0 if everybodys else self._passed
+        look = partial(self._spool.first, row_id, after=after, origin=origin)
         try:
             self._inlet.held(lambda: found.append(look()), _PATIENCE)
         except SpoolError:
@@ -456,11 +460,14 @@ class Outlet:
             found: list[AnyPayload | RawTrack] = []
             inlet.held(lambda: found.extend(inlet.withdraw()), _PATIENCE)
             self._desk.take(found)
-            inlet.gone += len(found)
-        if inlet.draining and self._ended:
-            # Room for that there may still be.
+            inlet.left += len(found)
+        if inlet.draining:
+            # To take something out may still work; and if it is our own bound
+            # that was reached, it has to.
             with suppress(SpoolError):
                 self._settle()
+                if error is not None and error.kind == "full" and self._make_room():
+                    inlet.retry_now()
         return min(_LOOK, inlet.retry_in or _LOOK, _LINGER if inlet.unwritten else _LOOK)
 
     def _may_overtake(self, now: float) -> bool:
@@ -544,18 +551,20 @@ class Outlet:
             if not self._drop_rows(old, "spool_expired", "it was in the spool for spool_max_age"):
                 return
 
-    def _make_room(self) -> None:
+    def _make_room(self) -> bool:
+        """Drop the oldest events while there are too many; return whether there were."""
         used: list[int] = []
         self._inlet.held(lambda: used.append(self._spool.used_bytes()), _PATIENCE)
         if not used or used[0] <= self._max_bytes:
-            return
+            return False
         left = used[0] - self._max_bytes * (1 - _SLACK)
         while left > 0:
             rows = self._spool.read(self._cursor, _CHUNK, _CHUNK_BYTES)
             left -= sum(_weight(row) for row in rows)
             why = "the spool is full, and the oldest made room"
             if not self._drop_rows(rows, "spool_full", why):
-                return
+                break
+        return True
 
     def _drop_rows(self, rows: list[Row], reason: str, problem: str) -> bool:
         """Drop *rows*, the next to be fed; return whether there was any event among them."""

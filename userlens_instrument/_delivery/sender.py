@@ -217,7 +217,7 @@ class Sender:
         from userlens_instrument._delivery.outlet import Desk, Outlet  # noqa: PLC0415
         from userlens_instrument._delivery.spool import Spool  # noqa: PLC0415
 
-        origin = int.from_bytes(os.urandom(7))
+        origin = int.from_bytes(os.urandom(7), "big")
         spool = Spool(
             settings.spool,
             sync=settings.spool_sync,
@@ -368,7 +368,8 @@ class Sender:
         self._note_loss(Loss(reason=reason, problem=problem, body=payload.body))
 
     def _drop_item(self, reason: str, problem: str, item: AnyPayload | RawTrack) -> None:
-        self._drop(reason, problem, TrackPayload(*item) if isinstance(item, tuple) else item)
+        payload = TrackPayload(*item) if isinstance(item, tuple) else item
+        self._turn_away(reason, problem, payload)
 
     def _note_loss(self, loss: Loss, *, at_exit: bool = False) -> None:
         if self._settings.on_error is not None and (len(self._losses) < _MOST_LOSSES or at_exit):
@@ -926,9 +927,7 @@ class Sender:
                     everybodys = everybodys and inlet.draining
                     last = outlet.last() if everybodys else inlet.last
                 # What was withdrawn to memory is the lanes' affair.
-                if last is not None and (
-                    inlet.down or not last or outlet.passed(last, everybodys=everybodys)
-                ):
+                if last is not None and (not last or outlet.passed(last, everybodys=everybodys)):
                     return True
                 left = deadline - now()
                 if left <= 0:
@@ -1085,7 +1084,7 @@ class Sender:
             found: list[AnyPayload | RawTrack] = []
             self._inlet.held(partial(_move, self._inlet.withdraw, found), _PATIENCE)
             self.buffer.inbox.extend(found)
-            self._inlet.gone += len(found)
+            self._inlet.left += len(found)
         with self._locked(_PATIENCE) as locked:
             if not locked:
                 return None
@@ -1147,7 +1146,7 @@ class Sender:
             counts["accepted", ""] += self._admitted + len(self.buffer.inbox)
             if self._inlet is not None:
                 counts["accepted", ""] += self._inlet.accepted
-                counts["spooled", ""] += self._inlet.handed_over
+                counts["spooled", ""] += self._inlet.spooled
                 counts["unspooled", ""] += self._inlet.unspooled
             return make_stats(
                 counts,

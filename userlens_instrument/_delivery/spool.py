@@ -65,6 +65,8 @@ PATIENCE = 0.05
 # Seconds that opening waits for another process that opens, and SQLite for
 # whoever recovers the file after a crash.
 _OPENING = 2.0
+# Bytes beyond the bound that a burst may write before the drainer has made room.
+_BURST = 4 * 2**20
 # Past this the -wal file is cut when it starts over, in bytes.
 _WAL_LIMIT = 4 * 2**20
 
@@ -207,7 +209,7 @@ class Spool:
         self.path = Path(path).absolute()
         self._synchronous = "FULL" if sync == "power" else "NORMAL"
         # The drainer makes room below the bound; this is for when there is none.
-        self._most_pages = max(64, (max_bytes + max_bytes // 8) // _PAGE)
+        self._most_pages = (max_bytes + max_bytes // 8 + _BURST) // _PAGE
         self._connection: sqlite3.Connection | None = None
         self._reading: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
@@ -239,6 +241,8 @@ class Spool:
                 _make_directory(self.path.parent)
             with self._alone():
                 if create and (not self.path.exists() or not self.path.stat().st_size):
+                    # A log without its file would be taken for the new one's.
+                    self._set_aside()
                     self._create(())
                 self._connect()
 
@@ -368,16 +372,16 @@ class Spool:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Be the only one on this host that opens, makes or replaces a spool in the directory."""
-        descriptor = os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC)
+        directory = _Descriptor(os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC))
         try:
             deadline = time.monotonic() + _OPENING
-            while not _try_lock(descriptor):
+            while not _try_lock(directory.number):
                 if time.monotonic() > deadline:
                     raise SpoolError(str(self.path), "locked", "another process is opening it")
                 time.sleep(0.002)  # flock has no timeout
             yield
         finally:
-            os.close(descriptor)
+            directory.close()
 
     def close(self) -> None:
         """Let go of the file and of the lock."""
@@ -758,8 +762,8 @@ class Spool:
         return None if aside is None else str(aside), len(rows), lost
 
     def _set_aside(self) -> Path | None:
-        if not self.path.exists():
-            return None
+        """Move the file and what belongs to it; return where to, None if there is no file."""
+        there = self.path.exists()
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         for number in range(1_000):
             aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}-{number}")
@@ -771,7 +775,7 @@ class Spool:
                 self.path.with_name(self.path.name + suffix).rename(
                     aside.with_name(aside.name + suffix)
                 )
-        return aside
+        return aside if there else None
 
     # ------------------------------------------------------------ below
 
@@ -803,6 +807,22 @@ class Spool:
             with suppress(sqlite3.Error):
                 execute("ROLLBACK")
             raise
+
+
+class _Descriptor:
+    """A file descriptor that is closed, too, if a signal handler raises just before it would be."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def close(self) -> None:
+        number, self.number = self.number, -1
+        if number >= 0:
+            os.close(number)
+
+    __del__ = close
 
 
 # Connections that a fork has copied: never used, never closed, never collected.

@@ -1,0 +1,981 @@
+"""With a spool: what a log call returned for is delivered, whatever happens in between."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+
+import pytest
+from children import Program, in_fork, run_reporting
+from helpers import PATIENCE, WRITE_CODE, Reply, closed_port, environment, run_python
+
+from userlens_instrument import UserlensHandler
+from userlens_instrument import client as client_module
+from userlens_instrument._core.encode import TrackPayload
+from userlens_instrument._core.stored import MARK, to_columns
+from userlens_instrument._delivery import inlet as inlet_module
+from userlens_instrument._delivery import outlet as outlet_module
+from userlens_instrument._delivery.spool import Spool
+from userlens_instrument.testing import Answer, CapturingTransport, FakeClock
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "spool.db")
+
+
+@pytest.fixture
+def make_spooled(make_client_of_events, path):
+    """Return a maker of clients that share a spool."""
+    return lambda **settings: make_client_of_events(**({"spool": path} | settings))
+
+
+@pytest.fixture
+def nobody():
+    """Return the URL of a server that there is not."""
+    return f"http://127.0.0.1:{closed_port()}"
+
+
+def opened(path):
+    spool = Spool(path)
+    spool.open(create=False)
+    return spool
+
+
+def rows(path):
+    """Return the names of the events in the spool, as another process sees them."""
+    spool = opened(path)
+    try:
+        return [row.name for row in spool.read(0, 100_000, 2**30) if row.kind != MARK]
+    finally:
+        spool.close()
+
+
+def dead(path):
+    spool = opened(path)
+    try:
+        return spool.dead_letters()
+    finally:
+        spool.close()
+
+
+def fill(path, number, *, at=None, size=0):
+    """Put *number* events into the spool, as an earlier process left them."""
+    spool = Spool(path, max_bytes=2**40)
+    spool.open()
+    data = b'"pad":"%s"' % (b"x" * size)
+    for first in range(0, number, 1_000):
+        spool.insert(
+            [
+                to_columns(
+                    TrackPayload(f"u{n % 10}", f"Event {n}", data, None),
+                    at=time.time() if at is None else at,
+                    origin=1,
+                )
+                for n in range(first, min(first + 1_000, number))
+            ],
+            [],
+        )
+    spool.checkpoint()
+    spool.close()
+
+
+def names(server):
+    return [event["event"] for event in server.events]
+
+
+def balanced(stats):
+    came = stats.accepted + stats.recovered
+    went = stats.delivered + sum(stats.refused.values()) + sum(stats.dropped.values())
+    return came == went + stats.spooled + stats.pending
+
+
+# ---------------------------------------------------------------- durable, and delivered
+
+
+@pytest.mark.parametrize("how", ["track", "handler"])
+def test_an_event_is_on_disk_when_its_log_call_returns(make_spooled, nobody, path, how):
+    """Another process sees it, though nobody is there to take it."""
+    client = make_spooled(events_url=nobody)
+    log = logging.getLogger("app.spool")
+    log.handlers[:] = [UserlensHandler(client=client)]
+    for number in range(5):
+        if how == "track":
+            client.track("u1", f"Event {number}")
+        else:
+            log.warning("Event", extra={"userlens_event": f"Event {number}", "user_id": "u1"})
+        assert [f"Event {n}" for n in range(number + 1)] == rows(path)
+    log.handlers.clear()
+
+
+def test_the_short_way_leads_to_the_spool_too(make_spooled, nobody, path):
+    """Lines of a known shape are on disk as well."""
+    log = logging.getLogger("app.spool")
+    log.handlers[:] = [UserlensHandler(client=make_spooled(events_url=nobody))]
+    for _ in range(4):
+        log.warning("Known", extra={"userlens_event": True, "user_id": "u1", "n": 1})
+    log.handlers.clear()
+
+    assert ["Known"] * 4 == rows(path)
+
+
+@pytest.mark.parametrize("kind", ["track", "identify", "group"])
+@pytest.mark.parametrize("delivery", ["event", "batch"])
+def test_every_kind_arrives_as_without_a_spool(make_spooled, make_client_of_events, kind, delivery):
+    """The same body, byte for byte, but for the time."""
+    bodies = []
+    for make in (make_client_of_events, make_spooled):
+        transport = CapturingTransport()
+        client = make(transport=transport, delivery=delivery, send_timestamp=False)
+        if kind == "track":
+            client.track("u1", "Event", {"plan": "pro", "näme": "\ud800"})
+        elif kind == "identify":
+            client.identify("u1", {"plan": "pro"})
+        else:
+            client.group("g1", "u1", {"plan": "pro"})
+        assert client.flush(PATIENCE)
+        (event,) = transport.events
+        event.pop("id", None)
+        bodies.append(event)
+
+    assert bodies[0] == bodies[1]
+
+
+KILLED = """
+import os, signal
+import userlens_instrument as userlens
+for number in range(50):
+    userlens.track(f"u{number % 5}", f"Event {number}")
+HOW
+"""
+
+
+@pytest.mark.parametrize(
+    "how", ["os.kill(os.getpid(), signal.SIGKILL)", "os._exit(0)", "os.kill(os.getpid(), 15)"]
+)
+@pytest.mark.parametrize("sync", ["process", "power"])
+def test_the_next_process_delivers_what_one_that_was_killed_left(
+    make_spooled, server, nobody, path, how, sync
+):
+    """SIGKILL, os._exit, SIGTERM: once each, in order, with the next process' first event."""
+    run_python(
+        KILLED.replace("HOW", how), nobody, USERLENS_SPOOL=path, USERLENS_SPOOL_SYNC=sync
+    )
+    assert 50 == len(rows(path))
+    client = make_spooled(write_code=WRITE_CODE)
+    client.track("later", "Later")
+
+    assert client.sender.flush(PATIENCE, everybodys=True)
+    lanes = defaultdict(list)
+    for event in server.events:
+        lanes[event["userId"]].append(event["event"])
+    later = lanes.pop("later")
+    assert {f"u{u}": [f"Event {n}" for n in range(u, 50, 5)] for u in range(5)} == lanes
+    assert ["Later"] == later
+    stats = client.stats()
+    assert (1, 50, 51) == (stats.accepted, stats.recovered, stats.delivered)
+    assert balanced(stats)
+    assert [] == rows(path)
+
+
+def test_an_exit_with_nobody_there_keeps_what_there_is(nobody, path):
+    """It takes shutdown_timeout, and one line says where the events are."""
+    process, report = run_reporting(
+        'attach()\nfor n in range(20):\n    log(f"Event {n}")\nend()\n',
+        nobody,
+        USERLENS_SPOOL=path,
+        USERLENS_SHUTDOWN_TIMEOUT="0.3",
+    )
+
+    assert [f"Event {n}" for n in range(20)] == rows(path)
+    assert {} == report["dropped"]
+    line = process.stderr.splitlines()[-1]
+    assert line.startswith(f"20 events could not be delivered in time: kept in the spool {path}")
+
+
+def test_close_hands_over_what_is_left(make_spooled, nobody, path):
+    """Nothing is dropped; the next client of the same settings goes on with it."""
+    client = make_spooled(events_url=nobody, shutdown_timeout=0.1)
+    for number in range(10):
+        client.track("u1", f"Event {number}")
+
+    assert not client.close(0.1)
+    stats = client.stats()
+    assert ({}, 10, 0) == (stats.dropped, stats.spooled, stats.pending)
+    later = make_spooled()
+    later.track("u1", "Event 10")
+    assert later.close(PATIENCE)
+    assert 11 == later.stats().delivered
+
+
+def test_what_is_delivered_is_out_of_the_file(make_spooled, path):
+    """A flush returns when there is nothing left that could be sent twice."""
+    client = make_spooled()
+    for number in range(200):
+        client.track(f"u{number % 7}", f"Event {number}")
+
+    assert client.flush(PATIENCE)
+    assert [] == rows(path)
+    stats = client.stats()
+    assert (200, 200, 0, 0) == (stats.accepted, stats.delivered, stats.spooled, stats.recovered)
+
+
+def test_batched_events_keep_their_ids_from_one_process_to_the_next(make_spooled, server, path):
+    """Should one be sent twice, by two processes, it has the same id."""
+    held = threading.Event()
+    server.script = lambda request: Reply(hold=held)
+    code = 'import userlens_instrument as u; u.track("u1", "Event"); u.flush(30)'
+    program = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment(server.url, USERLENS_SPOOL=path, USERLENS_DELIVERY="batch"),
+    )
+    assert server.wait_for(1)
+    program.kill()
+    program.wait()
+    held.set()
+    client = make_spooled(delivery="batch", write_code=WRITE_CODE)
+    client.identify("u2", {})
+    assert client.close(PATIENCE)
+
+    batches = [json.loads(one.body) for one in server.requests if one.path == "/raw/event"]
+    assert 2 == len(batches)
+    first, second = (batch["events"][0] for batch in batches)
+    assert first == second
+
+
+# ---------------------------------------------------------------- processes that share it
+
+
+def test_another_process_takes_over_when_the_one_that_drains_is_killed(server, path, make_spooled):
+    """
+    Within two seconds of a SIGKILL, and in order; what is repeated is what was on its way.
+    """
+    held = threading.Event()
+    server.script = lambda request: Reply(hold=None if held.is_set() else held)
+    code = (
+        "import userlens_instrument as u, sys\nfor n in range(20): u.track('u1', f'First {n}')\n"
+        "print('logged', flush=True)\nsys.stdin.read()"
+    )
+    with Program(code, server.url, USERLENS_SPOOL=path) as program:
+        program.wait_for("logged")
+        assert server.wait_for(1)
+        client = make_spooled(write_code=WRITE_CODE)
+        client.track("u1", "Second")
+        assert not client.flush(0.2)
+        assert 1 == client.stats().spooled
+        program.send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+        held.set()
+        assert server.wait_for(2)
+        # The bound is the requirement's; a busy machine has four times that.
+        assert time.monotonic() - killed < 8
+        assert client.flush(PATIENCE)
+
+    arrived = names(server)
+    assert ["First 0", *(f"First {n}" for n in range(20)), "Second"] == arrived
+
+
+def test_two_processes_one_user_one_order(server, path):
+    """Events that two processes log by turns arrive in the order of the log calls."""
+    code = """
+import sys
+import userlens_instrument as userlens
+for line in sys.stdin:
+    userlens.track("u1", line.strip())
+    print("logged", flush=True)
+"""
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment(server.url, USERLENS_SPOOL=path),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for number, program in zip(range(60), itertools.cycle(programs)):  # noqa: B905 - as many as 60
+        program.stdin.write(f"Event {number}\n")
+        program.stdin.flush()
+        assert "logged\n" == program.stdout.readline()
+    for program in programs:
+        program.communicate()
+
+    assert [0, 0] == [program.returncode for program in programs]
+    assert [f"Event {n}" for n in range(60)] == names(server)
+
+
+def test_a_flush_waits_for_the_process_that_drains(make_spooled, server, path):
+    """And returns once that has delivered what was logged here."""
+    code = (
+        "import userlens_instrument as u, sys\nu.track('other', 'First')\n"
+        "u.flush(30)\nprint('ready', flush=True)\nsys.stdin.read()"
+    )
+    with Program(code, server.url, USERLENS_SPOOL=path) as program:
+        program.wait_for("ready")
+        client = make_spooled(write_code=WRITE_CODE)
+        for number in range(10):
+            client.track("u1", f"Event {number}")
+        assert client.flush(PATIENCE)
+        assert {"First", *(f"Event {n}" for n in range(10))} == set(names(server))
+        stats = client.stats()
+        assert (10, 0, 10, 0) == (stats.accepted, stats.delivered, stats.spooled, stats.pending)
+
+
+def test_a_child_that_ends_by_exit_loses_nothing(make_spooled, server, path):
+    """The parent delivers what a forked child has logged, whatever lock was held at the fork."""
+    client = make_spooled()
+    client.track("parent", "Parent")
+    assert client.flush(PATIENCE)
+
+    def child():
+        for number in range(5):
+            client.track("child", f"Child {number}")
+        return client.stats().spooled
+
+    with client.sender._lock, client.sender._inlet._lock:
+        assert 5 == in_fork(child)
+    assert server.wait_for(6)
+    assert client.flush(PATIENCE)
+    assert ["Parent", *(f"Child {n}" for n in range(5))] == names(server)
+
+
+def test_a_fork_in_the_middle_of_a_commit(make_spooled, server, path):
+    """While four threads log, children log, too: each event arrives once."""
+    client = make_spooled()
+    stop = threading.Event()
+    logged = [0] * 4
+
+    def log(which):
+        while not stop.is_set():
+            client.track(f"parent{which}", f"Parent {which} {logged[which]}")
+            logged[which] += 1
+            if client.stats().pending > 500:
+                stop.wait(0.01)
+
+    threads = [threading.Thread(target=log, args=(which,)) for which in range(4)]
+    for thread in threads:
+        thread.start()
+    for number in range(20):
+        assert 1 == in_fork(
+            lambda n=number: (client.track("child", f"Child {n}"), client.stats().accepted)[1]
+        )
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+    assert client.sender.flush(PATIENCE * 3, everybodys=True)
+    expected = {f"Parent {which} {n}" for which in range(4) for n in range(logged[which])}
+    expected |= {f"Child {n}" for n in range(20)}
+    arrived = names(server)
+    assert expected == set(arrived)
+    assert len(expected) == len(arrived)
+
+
+# ---------------------------------------------------------------- bounds
+
+
+def test_the_oldest_make_room_and_are_counted(make_spooled, nobody, path, monkeypatch):
+    """A spool of one megabyte stays about that large; the newest events stay."""
+    monkeypatch.setattr(outlet_module, "_HOUSE", 0.01)
+    losses = []
+    client = make_spooled(
+        events_url=nobody, spool_max_bytes=2**20, max_queue_events=100, on_error=losses.append
+    )
+    for number in range(6_000):
+        client.track(f"u{number % 50}", f"Event {number}", {"pad": "x" * 300})
+    while not client.stats().dropped.get("spool_full"):
+        client.track("u1", "Event 6000", {"pad": "x" * 300})
+    client.close(0.2)
+    stats = client.stats()
+
+    assert os.stat(path).st_size < 1.3 * 2**20  # noqa: PTH116 - a text
+    assert balanced(stats)
+    assert {"spool_full"} == set(stats.dropped) - {"queue_full"}
+    assert "Event 6000" == rows(path)[-1] or "Event 5999" == rows(path)[-1]
+    assert losses[0].reason in ("spool_full", "queue_full")
+
+
+def test_events_of_another_week_are_dropped_and_counted(make_spooled, server, path, monkeypatch):
+    """What is older than spool_max_age goes, what is younger does not."""
+    monkeypatch.setattr(outlet_module, "_HOUSE", 0.0)
+    fill(path, 1_200, at=time.time() - 1_000)
+    fill(path, 3)
+    held = threading.Event()
+    server.script = lambda request: Reply(hold=held)
+    client = make_spooled(spool_max_age=500.0, max_queue_events=1, max_workers=1)
+    client.track("u1", "New")
+    while not client.stats().dropped.get("spool_expired", 0) >= 1_199:
+        assert client.stats().threads
+    held.set()
+
+    assert client.flush(PATIENCE)
+    stats = client.stats()
+    # The first was on its way to the lanes before it could be too old.
+    assert {"spool_expired": 1_199} == stats.dropped
+    assert 5 == stats.delivered
+    assert balanced(stats)
+
+
+def test_the_outage_of_days_does_not_make_it_old(make_client_of_events, path):
+    """With a spool, spool_max_age takes the place of retry_for."""
+    tried, clock = threading.Semaphore(0), FakeClock(wall=time.time())
+    statuses = iter([500, 500, 200])
+
+    def answer(body):
+        tried.release()
+        return Answer(status=next(statuses))
+
+    client = make_client_of_events(
+        transport=CapturingTransport(answer), clock=clock, spool=path, retry_for=0.0
+    )
+    client.track("u1", "Event")
+    for _ in range(3):
+        assert tried.acquire(timeout=PATIENCE)
+        clock.advance(2 * 86_400.0)
+        while client.sender._schedule.events and not client.sender._schedule._waiting:
+            assert client.stats().threads
+        client.sender.hurry()
+
+    assert client.flush(PATIENCE)
+    assert (1, {}) == (client.stats().delivered, client.stats().dropped)
+
+
+def test_a_large_backlog_comes_into_memory_in_pieces(make_spooled, server, path):
+    """Of 5,000 events no more than the buffer's bound are held at a time; all arrive in order."""
+    fill(path, 5_000)
+    most = 0
+    client = make_spooled(max_queue_events=200, delivery="batch", write_code=WRITE_CODE)
+
+    def script(request):
+        nonlocal most
+        most = max(most, client.sender._schedule.events)
+        return Reply()
+
+    server.script = script
+    client.track("u1", "Last")
+    assert client.sender.flush(PATIENCE * 3, everybodys=True)
+
+    assert most <= 200
+    lanes = defaultdict(list)
+    for request in server.requests:
+        for entry in json.loads(request.body)["events"]:
+            if entry["event"] != "Last":
+                lanes[entry["userId"]].append(int(entry["event"].split()[1]))
+    assert {f"u{u}": list(range(u, 5_000, 10)) for u in range(10)} == lanes
+    assert 5_001 == client.stats().delivered
+
+
+# ---------------------------------------------------------------- dead letters
+
+
+def test_what_is_refused_becomes_a_dead_letter(make_spooled, server, path):
+    """With reason, status, times and what was answered, less the write code."""
+    body = f'{{"error": "no such field", "you": "{WRITE_CODE}"}}'.encode()
+    server.script = lambda request: Reply(
+        status=400 if request.json["event"] == "Bad" else 200, body=body
+    )
+    client = make_spooled(write_code=WRITE_CODE)
+    before = time.time()
+    for name in ("Good", "Bad", "Better"):
+        client.track("u1", name)
+
+    assert client.flush(PATIENCE)
+    (letter,) = dead(path)
+    assert ("Bad", "rejected", 400) == (letter.row.name, letter.reason, letter.status)
+    assert '{"error": "no such field", "you": "[redacted]"}' == letter.excerpt
+    assert before <= letter.row.at <= letter.died <= time.time()
+    assert ["Good", "Bad", "Better"] == names(server)
+    assert ({"rejected": 1}, 2) == (client.stats().refused, client.stats().delivered)
+
+
+def test_a_body_that_alone_keeps_failing_becomes_a_dead_letter(make_spooled, server, path):
+    """While others pass, max_attempts is the end of it."""
+    server.script = lambda request: Reply(status=500 if request.json["event"] == "Bad" else 200)
+    client = make_spooled(max_attempts=2)
+    client.track("u1", "Bad")
+    for number in range(20):
+        client.track("u2", f"Good {number}")
+
+    assert client.flush(PATIENCE)
+    assert ["attempts_exhausted"] == [letter.reason for letter in dead(path)]
+
+
+# ---------------------------------------------------------------- when the spool cannot be used
+
+
+@pytest.mark.parametrize("where", ["file/spool.db", "/proc/nowhere/spool.db"])
+def test_a_path_that_cannot_be_costs_one_line(
+    make_client_of_events, server, tmp_path, diagnostics_lines, where
+):
+    """No permission, or no directory: events are delivered from memory."""
+    (tmp_path / "file").touch()
+    client = make_client_of_events(spool=str(tmp_path / where))
+    for number in range(20):
+        client.track("u1", f"Event {number}")
+
+    assert client.flush(PATIENCE)
+    assert [f"Event {n}" for n in range(20)] == names(server)
+    stats = client.stats()
+    assert (20, 20) == (stats.delivered, stats.unspooled)
+    assert balanced(stats)
+    level, line = diagnostics_lines.get(timeout=PATIENCE)
+    assert "WARNING" == level
+    assert "let this user write to it and to its directory" in line
+    assert diagnostics_lines.empty()
+
+
+def on_a_disk_of_its_own(tmp_path, setup, code, url):
+    """Run *code* with its spool on a file system made for it, or skip the test."""
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    program = tmp_path / "program.py"
+    program.write_text(code)
+    script = setup.format(mount=mount) + f" && exec {sys.executable} {program}"
+    process = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script],
+        env=environment(url, USERLENS_SPOOL=str(mount / "spool.db")),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    if "unshare:" in process.stderr or "mount:" in process.stderr:
+        pytest.skip(f"no file systems of one's own here: {process.stderr}")
+    assert 0 == process.returncode, process.stderr
+    return process
+
+
+READ_ONLY = """
+import sys
+import userlens_instrument as userlens
+for number in range(5):
+    userlens.track("u1", f"Event {number}")
+sys.exit(not userlens.flush(30))
+"""
+
+
+def test_a_read_only_file_system_costs_one_line(server, tmp_path):
+    """Events are delivered from memory."""
+    setup = "mount -t tmpfs -o size=700k none {mount} && mount -o remount,ro {mount}"
+    process = on_a_disk_of_its_own(tmp_path, setup, READ_ONLY, server.url)
+
+    (line,) = process.stderr.splitlines()
+    assert "let this user write to it and to its directory" in line
+    assert [f"Event {n}" for n in range(5)] == names(server)
+
+
+FULL = """
+import os, sys
+import userlens_instrument as userlens
+path = os.environ["USERLENS_SPOOL"]
+big = {"pad": "x" * 2000}
+number = 0
+while not userlens.stats().unspooled:
+    userlens.track("u1", f"Event {number}", big)
+    number += 1
+    assert number < 5000
+for _ in range(20):
+    userlens.track("u1", f"Event {number}", big)
+    number += 1
+os.unlink(os.path.dirname(path) + "/ballast")
+assert userlens.flush(30), userlens.stats()
+before = userlens.stats().unspooled
+for _ in range(5_000):
+    userlens.track("u1", f"Event {number}", big)
+    number += 1
+    assert userlens.flush(30), userlens.stats()
+    if userlens.stats().unspooled == before:
+        break
+    before = userlens.stats().unspooled
+assert userlens.flush(30), userlens.stats()
+print(number)
+"""
+
+
+def test_a_full_disk_costs_one_line_and_its_end_is_noticed(server, tmp_path):
+    """
+    A real file system without space: what does not fit is delivered from memory, in
+    order; once there is space again, events are spooled as before.
+    """
+    setup = "mount -t tmpfs -o size=700k none {mount} && head -c 200k /dev/zero > {mount}/ballast"
+    process = on_a_disk_of_its_own(tmp_path, setup, FULL, server.url)
+
+    first, *others = process.stderr.splitlines()
+    assert "the spool" in first
+    assert "free some space there" in first
+    assert others
+    assert all("is in use again" in line or "10,000 events" in line for line in others), others
+    number = int(process.stdout)
+    assert [f"Event {n}" for n in range(number)] == names(server)
+
+
+def test_a_stranger_that_locks_the_file_holds_nobody_up(
+    make_spooled, server, path, diagnostics_lines
+):
+    """A log call waits for a moment, once; then events are delivered from memory; then again not."""
+    client = make_spooled()
+    client.track("u1", "Before")
+    assert client.flush(PATIENCE)
+    stranger = sqlite3.connect(path, isolation_level=None)
+    stranger.execute("BEGIN IMMEDIATE")
+    for number in range(10):
+        client.track("u1", f"Event {number}")
+
+    assert server.wait_for(11)
+    assert client.stats().unspooled == 10
+    _, line = diagnostics_lines.get(timeout=PATIENCE)
+    assert "end the program that holds it" in line
+    stranger.execute("ROLLBACK")
+    stranger.close()
+    _, line = diagnostics_lines.get(timeout=PATIENCE)
+    assert line.endswith("is in use again")
+    client.track("u1", "After")
+    assert client.flush(PATIENCE)
+    assert ["Before", *(f"Event {n}" for n in range(10)), "After"] == names(server)
+    assert balanced(client.stats())
+
+
+def test_a_moments_lock_costs_no_line(make_spooled, nobody, path, diagnostics_lines):
+    """What could not be written at once is written as soon as that can be."""
+    client = make_spooled(events_url=nobody)
+    client.track("u1", "Event 0")
+    stranger = sqlite3.connect(path, isolation_level=None)
+    stranger.execute("BEGIN IMMEDIATE")
+    for number in range(1, 5):
+        client.track("u1", f"Event {number}")
+    stranger.execute("ROLLBACK")
+    stranger.close()
+    while client.sender._inlet.unwritten:
+        assert client.stats().threads
+
+    assert [f"Event {n}" for n in range(5)] == rows(path)
+    assert client.stats().unspooled in (3, 4)
+    assert "cannot be reached" in diagnostics_lines.get(timeout=PATIENCE)[1]
+    assert diagnostics_lines.empty()
+
+
+@pytest.mark.parametrize("kind", ["garbage", "truncated", "later version"])
+def test_a_damaged_file_is_set_aside(make_spooled, server, path, tmp_path, diagnostics_lines, kind):
+    """One line says where it is now; delivery goes on through a new one."""
+    if kind == "garbage":
+        (tmp_path / "spool.db").write_bytes(b"no database at all" * 1_000)
+    else:
+        fill(path, 300)
+        if kind == "truncated":
+            with open(path, "r+b") as file:  # noqa: PTH123 - a text
+                file.truncate(5_000)
+        else:
+            connection = sqlite3.connect(path)
+            connection.execute("PRAGMA user_version=99")
+            connection.close()
+    client = make_spooled()
+    for number in range(20):
+        client.track("me", f"Mine {number}")
+
+    assert client.flush(PATIENCE)
+    assert [f"Mine {n}" for n in range(20)] == [n for n in names(server) if n[0] == "M"]
+    lines = [diagnostics_lines.get(timeout=PATIENCE)[1] for _ in range(2)]
+    (aside,) = tmp_path.glob("spool.db.damaged-*[0-9]")
+    assert any(f"it is {aside} now" in line for line in lines)
+    assert balanced(client.stats())
+    client.track("me", "After")
+    assert client.flush(PATIENCE)
+    assert "After" in names(server)
+    while client.sender._inlet.down:
+        assert client.stats().threads
+    client.track("me", "Durable")
+    assert 0 == client.sender._inlet.unwritten
+
+
+def test_a_page_that_is_damaged_while_in_use(make_spooled, server, path, tmp_path):
+    """What can be read is delivered, what cannot is counted, and nothing wrong is sent."""
+    fill(path, 3_000)
+    with open(path, "r+b") as file:  # noqa: PTH123 - a text
+        file.seek(os.path.getsize(path) // 2048 * 1024)  # noqa: PTH202 - a text
+        file.write(os.urandom(1024))
+    client = make_spooled(delivery="batch", batch_linger=0.0)
+    client.track("me", "Mine")
+
+    assert client.flush(PATIENCE)
+    assert client.sender.flush(PATIENCE, everybodys=True)
+    arrived = {
+        entry["event"]
+        for request in server.requests
+        for entry in json.loads(request.body)["events"]
+    }
+    assert "Mine" in arrived
+    assert len(arrived) >= 2_850
+    assert arrived <= {"Mine", *(f"Event {n}" for n in range(3_000))}
+    assert list(tmp_path.glob("spool.db.damaged-*"))
+
+
+def test_a_row_that_is_not_as_it_was_written_is_counted_and_not_sent(make_spooled, server, path):
+    """A flipped bit that SQLite does not notice."""
+    fill(path, 10)
+    connection = sqlite3.connect(path)
+    with connection:
+        connection.execute("UPDATE queue SET data = x'22' WHERE id = 4")
+    connection.close()
+    client = make_spooled()
+    client.track("me", "Mine")
+
+    assert client.sender.flush(PATIENCE, everybodys=True)
+    stats = client.stats()
+    assert ({"spool_damaged": 1}, 10) == (stats.dropped, stats.delivered)
+    assert "Event 3" not in names(server)
+    assert balanced(stats)
+
+
+def test_another_programs_database_is_left_alone(make_spooled, server, path, diagnostics_lines):
+    """One line, and events are delivered from memory."""
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE customers (id INTEGER)")
+    connection.close()
+    client = make_spooled()
+    client.track("u1", "Event")
+
+    assert client.flush(PATIENCE)
+    assert ["Event"] == names(server)
+    assert "another program's database" in diagnostics_lines.get(timeout=PATIENCE)[1]
+    connection = sqlite3.connect(path)
+    assert [("customers",)] == connection.execute("SELECT name FROM sqlite_master").fetchall()
+    connection.close()
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])
+def test_a_file_that_somebody_takes_away(make_spooled, server, path, how, monkeypatch):
+    """It is made anew, or the one in its place is used; what it held is delivered."""
+    monkeypatch.setattr(outlet_module, "_LOOK", 0.01)
+    held = threading.Event()
+    server.script = lambda request: Reply(hold=held)
+    client = make_spooled(max_queue_events=8)
+    for number in range(20):
+        client.track("u1", f"Event {number}")
+    assert server.wait_for(1)
+    if how == "deleted":
+        os.unlink(path)  # noqa: PTH108 - a text
+    elif how == "moved":
+        os.rename(path, f"{path}.old")  # noqa: PTH104 - a text
+    else:
+        fill(f"{path}.new", 1)
+        os.replace(f"{path}.new", path)  # noqa: PTH105 - a text
+    spool = client.sender._inlet.spool
+    while not spool.is_in_place():
+        assert client.stats().threads
+    held.set()
+    client.track("u1", "After")
+
+    assert client.flush(PATIENCE)
+    assert "After" == names(server)[-1]
+    if how != "replaced":
+        assert [f"Event {n}" for n in range(20)] == names(server)[:-1]
+
+
+def test_two_write_codes_do_not_share_a_spool(make_spooled, server, path, diagnostics_lines):
+    """The second is told, delivers from memory, and takes over when the first is gone."""
+    first = make_spooled(write_code="one")
+    first.track("u1", "First")
+    assert first.flush(PATIENCE)
+    second = make_spooled(write_code="two")
+    second.track("u2", "Second")
+
+    assert second.flush(PATIENCE)
+    assert 1 == second.stats().unspooled
+    assert "another write code" in diagnostics_lines.get(timeout=PATIENCE)[1]
+    assert first.close(PATIENCE)
+    while second.sender._inlet.down:
+        assert second.stats().threads
+    second.track("u2", "Third")
+    assert second.flush(PATIENCE)
+    assert 1 == second.stats().unspooled
+    assert ["First", "Second", "Third"] == names(server)
+
+
+def test_what_a_wrong_write_code_left_is_delivered_with_the_right_one(
+    make_spooled, server, path, diagnostics_lines
+):
+    """A 401 is put right by a restart: nothing is left behind, and one line says so."""
+    server.script = lambda request: Reply(status=401)
+    wrong = make_spooled(write_code="wrong")
+    wrong.track("u1", "Held")
+    assert server.wait_for(1)
+    assert not wrong.close(0.1)
+    server.script = lambda request: Reply()
+    right = make_spooled(write_code="right")
+    right.track("u1", "New")
+
+    assert right.close(PATIENCE)
+    assert ["Held", "Held", "New"] == names(server)
+    lines = []
+    while not any("taken with another write code" in line for line in lines):
+        lines.append(diagnostics_lines.get(timeout=PATIENCE)[1])
+
+
+# ---------------------------------------------------------------- degrees of safety
+
+
+def test_relaxed_writes_soon_and_not_on_the_callers_thread(make_spooled, nobody, path):
+    """A log call leaves its event to a thread that writes some milliseconds later."""
+    client = make_spooled(events_url=nobody, spool_sync="relaxed")
+    inlet = client.sender._inlet
+    writers = []
+    original = inlet._write_all
+
+    def write():
+        writers.append(threading.current_thread())
+        original()
+
+    inlet._write_all = write
+    for number in range(100):
+        client.track("u1", f"Event {number}")
+    while inlet.unwritten:
+        assert client.stats().threads
+
+    assert [f"Event {n}" for n in range(100)] == rows(path)
+    assert threading.current_thread() not in writers
+    assert len(writers) < 100
+    assert 0 == client.stats().unspooled
+
+
+def test_power_waits_for_the_disk(make_spooled, nobody):
+    """SQLite's synchronous=FULL: each commit is on the disk itself."""
+    levels = {}
+    for sync in ("process", "power"):
+        client = make_spooled(events_url=nobody, spool_sync=sync)
+        client.track("u1", "Event")
+        (levels[sync],) = client.sender._inlet.spool._execute("PRAGMA synchronous").fetchone()
+        client.close(0)
+
+    assert {"process": 1, "power": 2} == levels
+
+
+def test_a_log_call_waits_for_another_thread_no_longer_than_it_may(make_spooled, nobody, path):
+    """Past that its event is in memory, counted, and written by a worker."""
+    client = make_spooled(events_url=nobody)
+    client.track("u1", "First")
+    inlet = client.sender._inlet
+    with inlet._lock:
+        client.track("u1", "Second")
+        assert 1 == inlet.unwritten
+        assert 1 == client.stats().unspooled
+    while inlet.unwritten:
+        assert client.stats().threads
+
+    assert ["First", "Second"] == rows(path)
+
+
+def test_an_interruption_anywhere_in_a_log_call_loses_and_repeats_nothing(
+    make_spooled, server, monkeypatch
+):
+    """A task's time limit raises in the middle: the event is written, or was not taken."""
+    client = make_spooled()
+
+    class TimeLimitError(Exception):
+        pass
+
+    taken = 0
+    for step in range(60):
+        steps = itertools.count()
+
+        def trace(frame, event, argument, step=step, steps=steps):
+            if "inlet" in frame.f_code.co_filename or "spool" in frame.f_code.co_filename:
+                if next(steps) == step:
+                    sys.settrace(None)
+                    raise TimeLimitError
+                return trace
+            return None
+
+        sys.settrace(trace)
+        try:
+            client.sender.submit(TrackPayload("u1", f"Event {step}", b"", None))
+        except TimeLimitError:
+            taken += 1
+        finally:
+            sys.settrace(None)
+
+    assert taken > 20, "the interruptions fell where they should"
+    client.track("u1", "Last")
+    assert client.flush(PATIENCE)
+    arrived = names(server)
+    assert len(arrived) == len(set(arrived))
+    assert [int(name[6:]) for name in arrived[:-1]] == sorted(int(n[6:]) for n in arrived[:-1])
+    stats = client.stats()
+    assert len(arrived) == stats.delivered
+    assert balanced(stats)
+
+
+def test_the_buffer_bounds_what_waits_for_the_spool(make_spooled, nobody, path):
+    """While it is locked, memory is bounded: the newest go, or the oldest, as overflow says."""
+    for overflow, kept in (("drop_newest", range(20)), ("drop_oldest", range(10, 30))):
+        spool = f"{path}-{overflow}"
+        client = make_spooled(
+            events_url=nobody, max_queue_events=20, overflow=overflow, spool=spool
+        )
+        inlet = client.sender._inlet
+        inlet._hands_off = True
+        inlet._next_try = float("inf")
+        for number in range(30):
+            client.track("u1", f"Event {number}")
+        assert {"queue_full": 10} == client.stats().dropped
+        inlet.retry_now()
+        inlet.held(inlet.sweep, PATIENCE)
+        assert [f"Event {n}" for n in kept] == rows(spool)
+        assert balanced(client.stats())
+
+
+def test_a_spool_is_refused_where_it_makes_no_sense(tmp_path):
+    """A directory, or what is no path."""
+    from userlens_instrument import Settings, SettingsError
+
+    for wrong in (tmp_path, f"{tmp_path}/", 5, "a\0b", b"path"):
+        with pytest.raises(SettingsError, match="spool"):
+            Settings(spool=wrong)
+    assert Settings(spool="").spool is None
+    assert Settings(spool=tmp_path / "s.db").spool == str(tmp_path / "s.db")
+    assert os.path.isabs(Settings(spool="s.db").spool)  # noqa: PTH117 - a text
+    assert "~" not in Settings(spool="~/s.db").spool
+
+
+def test_who_has_no_spool_loads_no_sqlite(server):
+    """It costs nothing until it is wanted."""
+    code = (
+        "import sys, userlens_instrument as u\nu.track('u1', 'Event')\nassert u.flush(30)\n"
+        "sys.exit('sqlite3' in sys.modules)"
+    )
+    assert 0 == run_python(code, server.url, USERLENS_SPOOL="").returncode
+
+
+def test_a_client_without_a_write_code_makes_no_file(make_client_of_events, tmp_path):
+    """There is nothing to keep."""
+    client = make_client_of_events(write_code=None, spool=str(tmp_path / "a" / "spool.db"))
+    client.track("u1", "Event")
+
+    assert [] == list(tmp_path.iterdir())
+    assert {"no_write_code": 1} == client.stats().dropped
+
+
+def test_clients_of_one_process_may_share_a_spool(make_spooled, server, path):
+    """One of them drains; each flush waits for its own."""
+    first, second = make_spooled(), make_spooled(max_workers=3)
+    for number in range(20):
+        first.track("u1", f"First {number}")
+        second.track("u2", f"Second {number}")
+
+    assert first.flush(PATIENCE)
+    assert second.flush(PATIENCE)
+    assert 40 == len(set(names(server))) == len(names(server))
+    total = client_module.Stats.__add__(first.stats(), second.stats())
+    assert balanced(total)
+    assert 40 == total.delivered
+
+
+assert inlet_module  # what the tests of bounds change is looked up there
