@@ -64,7 +64,8 @@ class SpoolError(UserlensError):
 
     Attributes:
         path: The file.
-        kind: ``locked``, ``full``, ``denied``, ``damaged``, ``newer``, ``foreign`` or ``failed``.
+        kind: ``locked``, ``full``, ``denied``, ``damaged``, ``newer``, ``foreign``, ``shared``
+            or ``failed``.
         problem: What is wrong, in a few words.
     """
 

@@ -208,6 +208,16 @@ def test_status_says_who_delivers(run, path):
     assert 0 == unknown[1]
 
 
+@pytest.mark.parametrize("at", ["long ago", float("inf"), -1.0])
+def test_status_of_what_is_damaged(run, path, at):
+    """A time that is none is not shown, and no traceback."""
+    fill(path, events=1)
+    spoil(path, "queue", at=at)
+
+    assert "  waiting       1 event\n" in run("status")[1]
+    assert json.loads(run("status", "--json")[1])["oldest_age"] is None
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(0, "0 s"), (119, "119 s"), (120, "2 min"), (7_200, "2 h"), (172_800, "2 days")],
@@ -495,18 +505,14 @@ def test_drain_drops_nothing_for_its_age(run, path, delivering):
 
 
 def test_drain_drops_what_the_environment_says_is_too_old(run, path, delivering, monkeypatch):
-    """Who sets a largest age means it."""
+    """Who sets a largest age means it: what is older, and fails, becomes a dead letter."""
     monkeypatch.setenv("USERLENS_SPOOL_MAX_AGE", "86400")
+    delivering.script = lambda request: Reply(status=503)
     fill(path, events=2, at=time.time() - 20 * 86_400)
 
-    code, out, _ = run("drain")
-    dropped = [line.partition(",")[2] for line in out.splitlines()]
-    assert 0 == code
-    # Those that it looks at before its housekeeping does are delivered.
-    assert (dropped, len(delivering.requests)) in (
-        ([" 2 dropped (spool_expired); the spool is empty"], 0),
-        ([""], 2),
-    )
+    line = "0 delivered, 2 dropped (expired); the spool is empty\n"
+    assert (0, line) == run("drain")[:2]
+    assert 2 == look(path).dead
 
 
 def test_drain_beside_a_process_that_delivers(run, path, delivering):
@@ -703,9 +709,18 @@ SILENT = SimpleNamespace(show=lambda stats: None)
 
 def test_drain_ends_though_somebody_logs_all_the_time(monkeypatch):
     """What comes after everything was delivered is not waited for for ever."""
-    client = scripted([True] * command._MOST_LATE)
+    monkeypatch.setattr(command, "_LATE", 0.0)
+    client = scripted([True])
 
     assert "busy" == command._deliver(client, holding(5), SILENT, [], None)
+
+
+def test_drain_delivers_what_comes_meanwhile():
+    """What came while the last was delivered is delivered, too."""
+    firsts = iter([5, None])
+    spool = SimpleNamespace(first=lambda up_to: next(firsts), drainer=os.getpid)
+
+    assert command._deliver(scripted([True, True]), spool, SILENT, [], None) is None
 
 
 def test_drain_ends_when_another_takes_over():
@@ -862,12 +877,12 @@ def test_what_is_foreign_does_nothing_to_a_terminal(run, path, arguments):
     assert "\\x1b[2J" in out or "\\u001b[2J" in out
 
 
-def spoil(path, **values):
-    """Write *values* into the columns of every dead letter, as a disk or a person might."""
+def spoil(path, table="dead", **values):
+    """Write *values* into the columns of every row, as a disk or a person might."""
     connection = sqlite3.connect(path)
     with connection:
         for name, value in values.items():
-            connection.execute(f"UPDATE dead SET {name} = ?", (value,))
+            connection.execute(f"UPDATE {table} SET {name} = ?", (value,))
     connection.close()
 
 
@@ -876,7 +891,13 @@ def spoil(path, **values):
     [
         {"data": b"other"},
         {"kind": 7, "user": b"\xff", "name": None},
-        {"died": "yesterday", "at": 1e300, "reason": b"\x1b[2J", "status": "?", "excerpt": 1.5},
+        {
+            "died": "yesterday",
+            "at": float("inf"),
+            "reason": b"\x1b[2J",
+            "status": "?",
+            "excerpt": 1.5,
+        },
     ],
 )
 def test_a_damaged_dead_letter_is_shown_as_far_as_it_goes(run, path, values):
@@ -887,7 +908,7 @@ def test_a_damaged_dead_letter_is_shown_as_far_as_it_goes(run, path, values):
         run("dead-letters", *words) for words in (["--json"], ["show", "1"], ["retry", "1"])
     )
 
-    assert json.loads(listed[1])["body"] is None
+    assert json.loads(listed[1], parse_constant=pytest.fail)["body"] is None
     assert 0 == run("dead-letters")[0] == shown[0]
     assert all(line.isprintable() for line in shown[1].split("\n"))
     assert "its row is not as it was written: it cannot be sent\n" in shown[1]

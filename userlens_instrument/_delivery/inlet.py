@@ -154,6 +154,8 @@ class Inlet:
         self._scribe: Errands[None] = Errands("userlens-spool", self._write_soon)
         self._called = False
         self.fresh = False
+        #: Whether nothing is written any more.
+        self.closed = False
         self.left = 0
         self.handed_over = 0
         self.draining = False
@@ -311,7 +313,7 @@ class Inlet:
 
         Raises nothing: see `down`.
         """
-        if self._hands_off and self._monotonic() < self._next_try:
+        if self.closed or (self._hands_off and self._monotonic() < self._next_try):
             return
         was_down = self.down
         try:
@@ -319,7 +321,7 @@ class Inlet:
                 # What was damaged, moved or somebody else's is opened anew.
                 self.spool.roll_back()
                 self.spool.put("tried", "")
-            elif not self.spool.is_open:
+            elif not self.spool.is_open and was_down is not None:
                 self._open()
             self._write_all()
         except SpoolError as error:

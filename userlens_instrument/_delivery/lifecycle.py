@@ -144,17 +144,17 @@ def _tell_uwsgi() -> None:
         return
     _process.known_to_uwsgi = True
     with suppress(Exception):  # it may be a stand-in, for tests
-        if not uwsgi.has_threads:
-            voice.say(
-                "uwsgi",
-                "uWSGI runs without threads, so that events are held, and sent only when a worker "
-                "ends: start it with --enable-threads, or call userlens_instrument.flush()",
-            )
         if uwsgi.worker_id() == 0 and not uwsgi.opt.get("py-call-uwsgi-fork-hooks"):
             load_before_fork()
             master = os.getpid()
             veto_threads(lambda: os.getpid() == master and not uwsgi.worker_id())
             uwsgi.post_fork_hook = _in_uwsgi_worker(uwsgi, getattr(uwsgi, "post_fork_hook", None))
+        if not uwsgi.has_threads:
+            voice.say(
+                "uwsgi",
+                "uWSGI runs without threads: events are held, and lost with the worker; start it "
+                "with --enable-threads, or call userlens_instrument.flush() in each request",
+            )
 
 
 def _in_uwsgi_worker(uwsgi: Any, others: Callable[[], object] | None) -> Callable[[], None]:

@@ -607,6 +607,7 @@ class Outlet:
         hold(self._turn, finish, patience)
 
     def _let_go(self) -> None:
+        self._inlet.closed = True
         self._stop_draining()
         self._spool.close()
 

@@ -812,7 +812,7 @@ class Spool:
 class _Descriptor:
     """A file descriptor that is closed, too, if a signal handler raises just before it would be."""
 
-    __slots__ = ("number",)
+    number = -1
 
     def __init__(self, number: int) -> None:
         self.number = number

@@ -42,8 +42,9 @@ _TICK: Final = 0.25
 _EVERY: Final = 3.0
 # Seconds that the answers to what is on its way may take at the end.
 _GRACE: Final = 5.0
-# Looks in a row at which all was delivered and more had come: somebody logs all the time.
-_MOST_LATE: Final = 20
+# Seconds that are left, once all was delivered, to what has come meanwhile: somebody may log
+# all the time.
+_LATE: Final = 10.0
 # Dead letters read, moved or deleted at a time: others write in between.
 _CHUNK: Final = 200
 # The largest number of a row.
@@ -154,13 +155,12 @@ def _add(
 
 
 def _add_json(parser: argparse.ArgumentParser, what: str) -> None:
-    # No default: that of an inner parser would take back what the outer one was given.
-    parser.set_defaults(json=False)
     parser.add_argument("--json", action="store_true", help=f"for scripts: {what}")
 
 
 def _add_list_options(parser: argparse.ArgumentParser) -> None:
-    none = argparse.SUPPRESS  # that of the inner parser would take back what the outer was given
+    # No default: that of the inner parser would take back what the outer one was given.
+    none = argparse.SUPPRESS
     parser.add_argument(
         "--json",
         action="store_true",
@@ -261,7 +261,7 @@ def _status(args: argparse.Namespace) -> int:
         status = spool.status()
         now = time.time()
     oldest, newest = (
-        None if moment is None else max(0.0, now - moment)
+        None if (seconds := _moment(moment)) is None else max(0.0, now - seconds)
         for moment in (status.oldest, status.newest)
     )
     if args.json:
@@ -358,7 +358,7 @@ def _deliver(
     """Deliver what is in *spool*; return why some of it is left, None if none is."""
     deadline = None if timeout is None else time.monotonic() + timeout
     pause = threading.Event()
-    late = 0
+    latest: float | None = None
     while True:
         left = _TICK if deadline is None else max(0.0, min(_TICK, deadline - time.monotonic()))
         done = client.drain(left)
@@ -367,8 +367,8 @@ def _deliver(
         if done:
             if spool.first(_HIGHEST) is None:
                 return None
-            late += 1
-            if late >= _MOST_LATE:
+            latest = time.monotonic() + _LATE if latest is None else latest
+            if time.monotonic() >= latest:
                 return "busy"
         if signals:
             return "interrupted"
@@ -639,11 +639,11 @@ def _as_json(letter: DeadLetter) -> dict[str, object]:
     row = letter.row
     return {
         "id": row.id,
-        "died": letter.died,
+        "died": _moment(letter.died),
         "reason": letter.reason,
         "status": letter.status,
         "answer": letter.excerpt,
-        "taken": row.at,
+        "taken": _moment(row.at),
         "type": row.kind,
         "user_id": row.user,
         "event": row.name or None,
@@ -670,10 +670,17 @@ def _text(value: object) -> str:
     return printable("-" if value is None or value == "" else str(value), _MAX_NAME)
 
 
-def _when(moment: object) -> str:
-    from userlens_instrument._core.times import format_time, parse_time  # noqa: PLC0415 - as above
+def _moment(value: object) -> float | None:
+    """Return the seconds since the epoch that *value* is; None if it is damaged."""
+    from userlens_instrument._core.times import parse_time  # noqa: PLC0415 - not for --help
 
-    seconds = parse_time(moment)
+    return parse_time(value) if isinstance(value, (int, float)) else None
+
+
+def _when(value: object) -> str:
+    from userlens_instrument._core.times import format_time  # noqa: PLC0415 - as above
+
+    seconds = _moment(value)
     return "-" if seconds is None else format_time(seconds).partition(".")[0] + "Z"
 
 
