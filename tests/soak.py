@@ -27,6 +27,7 @@ import threading
 import time
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from helpers import environment
@@ -284,7 +285,7 @@ def judge(report, notes, server):
         report.twice += sum(count - 1 for count in Counter(found).values())
         # The first arrivals of a user's events are in order.
         first = list(dict.fromkeys(found))
-        report.out_of_order += sum(a > b for a, b in zip(first, first[1:], strict=False))
+        report.out_of_order += sum(a > b for a, b in pairwise(first))
     report.twice_at_most = report.answers_lost + report.kills_of_drainer * (GROUP + WORKERS)
 
 
@@ -309,7 +310,8 @@ def run_steady(*, seconds, seed):
         end = json.loads(out.splitlines()[-1])
         arrived = len({(one.user, one.number) for one in server.taken})
     third = len(samples) // 3
-    resident = [sum(one[0] for one in part) / len(part) for part in (samples[third : 2 * third], samples[2 * third :])]
+    parts = (samples[third : 2 * third], samples[2 * third :])
+    resident = [sum(one[0] for one in part) / len(part) for part in parts]
     return {
         "seconds": seconds,
         "events": arrived,

@@ -403,9 +403,7 @@ def _check_spool(name: str, value: Any) -> str | None:
 
 def _check_sync(name: str, value: Any) -> str:
     if not isinstance(value, str) or value not in {"process", "power", "relaxed"}:
-        raise SettingsError(
-            name, "is no degree of safety", "give 'process', 'power' or 'relaxed'"
-        )
+        raise SettingsError(name, "is no degree of safety", "give 'process', 'power' or 'relaxed'")
     return value
 
 

@@ -167,9 +167,7 @@ def test_the_next_process_delivers_what_one_that_was_killed_left(
     make_spooled, server, nobody, path, how, sync
 ):
     """SIGKILL, os._exit, SIGTERM: once each, in order, with the next process' first event."""
-    run_python(
-        KILLED.replace("HOW", how), nobody, USERLENS_SPOOL=path, USERLENS_SPOOL_SYNC=sync
-    )
+    run_python(KILLED.replace("HOW", how), nobody, USERLENS_SPOOL=path, USERLENS_SPOOL_SYNC=sync)
     assert 50 == len(rows(path))
     client = make_spooled(write_code=WRITE_CODE)
     client.track("later", "Later")
@@ -303,7 +301,7 @@ for line in sys.stdin:
         )
         for _ in range(2)
     ]
-    for number, program in zip(range(60), itertools.cycle(programs)):  # noqa: B905 - as many as 60
+    for number, program in zip(range(60), itertools.cycle(programs)):
         program.stdin.write(f"Event {number}\n")
         program.stdin.flush()
         assert "logged\n" == program.stdout.readline()
@@ -621,7 +619,7 @@ def test_a_full_disk_costs_one_line_and_its_end_is_noticed(server, tmp_path):
 def test_a_stranger_that_locks_the_file_holds_nobody_up(
     make_spooled, server, path, diagnostics_lines
 ):
-    """A log call waits for a moment, once; then events are delivered from memory; then again not."""
+    """A log call waits for a moment, once; then events are delivered from memory, for a while."""
     client = make_spooled()
     client.track("u1", "Before")
     assert client.flush(PATIENCE)

@@ -45,7 +45,7 @@ class TrackPayload:
 
     kind = "track"
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what a track is made of, in a tuple's order
         self,
         user_id: str,
         name: str,

@@ -114,9 +114,7 @@ def checksum(  # noqa: PLR0917 - a row's columns, in their order, on the log cal
 def from_row(row: Row) -> AnyPayload | None:
     """Return the payload that *row* holds, or None: it is not as it was written."""
     try:
-        expected = checksum(
-            row.kind, row.user, row.name, row.data, row.moment, row.at, row.origin
-        )
+        expected = checksum(row.kind, row.user, row.name, row.data, row.moment, row.at, row.origin)
         if row.checksum != expected or row.kind not in _KINDS:
             return None
         if row.kind == "track":

@@ -17,6 +17,7 @@ from userlens_instrument._core.stored import to_columns
 from userlens_instrument._delivery.buffer import LIGHT
 from userlens_instrument._delivery.errands import Errands
 from userlens_instrument._delivery.spool import PATIENCE
+from userlens_instrument._delivery.threads import may_start_threads
 from userlens_instrument.exceptions import SpoolError
 
 
@@ -50,7 +51,18 @@ _FIXES = {
     "shared": "give each write code a spool of its own",
 }
 
-_UNFORESEEN = (MemoryError, RecursionError, TypeError, ValueError, ArithmeticError)
+# What comes of a fault of ours, or of no memory; anything else was raised by a
+# signal handler, and is none of our business.
+UNFORESEEN = (
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+)
 
 _popleft = deque.popleft
 
@@ -165,8 +177,9 @@ class Inlet:
     # ------------------------------------------------------------ on the caller's thread
 
     def put(self, item: AnyPayload | RawTrack) -> None:
-        """Take *item* over. Never blocks for longer than `PATIENCE`; never raises an `Exception`."""
-        if self._hands_off:
+        """Take *item* over. Waits for `PATIENCE` at most, and raises nothing of its own."""
+        # Or it is too early to open anything: a fork is to come of which we would not hear.
+        if self._hands_off or not (self.spool.is_open or may_start_threads()):
             self._leave(item)
             return
         waiting, inside, me = self.waiting, self._inside, threading.get_ident()
@@ -245,9 +258,8 @@ class Inlet:
             self._write_all()
         except SpoolError as error:
             self.fail(error)
-        except _UNFORESEEN as error:
+        except UNFORESEEN as error:
             # Not SQLite's, so the next try may fare no better: from memory, then.
-            # Anything else was raised by a signal handler, and goes on.
             self.fail(SpoolError(str(self.spool.path), "failed", type(error).__name__))
 
     def _write_all(self) -> None:
@@ -327,7 +339,7 @@ class Inlet:
         except SpoolError as error:
             self.fail(error)
             return
-        except _UNFORESEEN as error:
+        except UNFORESEEN as error:
             self.fail(SpoolError(str(self.spool.path), "failed", type(error).__name__))
             return
         self._locked_since = None

@@ -19,7 +19,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from userlens_instrument._core.stored import MARK, from_row, to_columns
-from userlens_instrument._delivery.inlet import hold
+from userlens_instrument._delivery.inlet import UNFORESEEN, hold
 from userlens_instrument._delivery.spool import Burial
 from userlens_instrument.exceptions import SpoolError
 
@@ -200,22 +200,22 @@ class Outlet:
         if self._taker == threading.get_ident():
             return None
         found: list[float] = []
-        hold(self._turn, lambda: found.append(self._owned(rushing)), 0.0)
+        hold(self._turn, lambda: found.append(self._owned(rushing=rushing)), 0.0)
         return found[0] if found else None
 
-    def _owned(self, rushing: bool) -> float:
+    def _owned(self, *, rushing: bool) -> float:
         self._taker = threading.get_ident()
         try:
-            return self._pump(rushing)
+            return self._pump(rushing=rushing)
         except SpoolError as error:
             self._fail(error)
-        except Exception as error:
+        except UNFORESEEN as error:
             self._fail(SpoolError(str(self._spool.path), "failed", type(error).__name__))
         finally:
             self._taker = 0
         return self._inlet.retry_in or _LINGER
 
-    def _pump(self, rushing: bool) -> float:
+    def _pump(self, *, rushing: bool) -> float:
         inlet = self._inlet
         # Before anything is looked at: what comes meanwhile is fresh again.
         fresh, inlet.fresh = inlet.fresh, False

@@ -514,7 +514,7 @@ class Sender:
     # ------------------------------------------------------------ what the spool asks for
 
     def _feed(self, payloads: Sequence[AnyPayload]) -> bool:
-        """Take *payloads*, which are in the spool, into the lanes; return whether they are there."""
+        """Take *payloads*, which are in the spool, into the lanes; return whether that was done."""
         with self._locked(_PATIENCE) as locked:
             if locked:
                 now, wall = self._clock.monotonic(), self._clock.wall()
@@ -546,7 +546,7 @@ class Sender:
         self._note_loss(Loss(reason=reason, problem=problem, body=body))
 
     def _hide(self, excerpt: bytes) -> str:
-        """Return the beginning of an answer, for a file: without the write code, should it be there."""
+        """Return the beginning of an answer, for a file: without the write code."""
         text = excerpt.decode("utf-8", "replace")
         code = self._settings.write_code
         if code:

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
 # Marks a file as ours: "ULSP". A database of another program is left alone.
 _APPLICATION = 0x554C5350
 
+_ROW = (
+    "id INTEGER PRIMARY KEY, kind TEXT, user TEXT, name TEXT, data BLOB,"
+    " moment REAL, at REAL, origin INTEGER, checksum INTEGER"
+)
+
 # What each version of the schema adds to the one before; a file's version is
 # the number of entries it has been through.
 _MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -46,14 +51,9 @@ _MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # No AUTOINCREMENT: it writes a second page with each row, and trebles
         # what a log call pays (13 to 40 µs, measured). A MARK keeps the
         # numbers growing instead.
-        "CREATE TABLE queue (id INTEGER PRIMARY KEY, kind TEXT, user TEXT, name TEXT, data BLOB,"
-        " moment REAL, at REAL, origin INTEGER, checksum INTEGER)",
+        f"CREATE TABLE queue ({_ROW})",
     ),
-    (
-        "CREATE TABLE dead (id INTEGER PRIMARY KEY, kind TEXT, user TEXT, name TEXT, data BLOB,"
-        " moment REAL, at REAL, origin INTEGER, checksum INTEGER,"
-        " reason TEXT, status INTEGER, excerpt TEXT, died REAL)",
-    ),
+    (f"CREATE TABLE dead ({_ROW}, reason TEXT, status INTEGER, excerpt TEXT, died REAL)",),
 )
 VERSION = len(_MIGRATIONS)
 
@@ -326,9 +326,8 @@ class Spool:
                 raise SpoolError(str(self.path), "foreign", "it is another program's database")
             raise SpoolError(str(self.path), "damaged", "it is no spool")
         if version > VERSION:
-            raise SpoolError(
-                str(self.path), "newer", f"a later version wrote it ({version}; this knows {VERSION})"
-            )
+            problem = f"a later version wrote it ({version}; this knows {VERSION})"
+            raise SpoolError(str(self.path), "newer", problem)
         if version < VERSION:
             _migrate(connection)
         found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master") if sql}
@@ -352,7 +351,8 @@ class Spool:
                     connection.execute(f"PRAGMA {pragma}").fetchall()
                 (mode,) = connection.execute(f"PRAGMA journal_mode={_WAL}").fetchone()
                 if mode != "wal":
-                    raise SpoolError(str(self.path), "failed", "its file system has no shared memory")
+                    problem = "its file system has no shared memory"
+                    raise SpoolError(str(self.path), "failed", problem)
                 connection.execute(f"PRAGMA application_id={_APPLICATION}")
                 _migrate(connection)
                 connection.execute("BEGIN")
@@ -779,7 +779,7 @@ class Spool:
 
     # ------------------------------------------------------------ below
 
-    def _not_open(self, *args: object) -> Any:
+    def _not_open(self, *_: object) -> Any:
         """Stand in for what executes statements."""
         raise SpoolError(str(self.path), "failed", "it is not open")
 
@@ -906,7 +906,7 @@ def _rescue(source: sqlite3.Connection) -> tuple[list[Row], int]:
 
 def _is_next(row: Row, before: list[Row], order: str) -> bool:
     """Return whether *row* is as it was written, and stands where it belongs."""
-    if not isinstance(row.id, int) or (row.kind != MARK and from_row(row) is None):
+    if row.kind != MARK and from_row(row) is None:
         return False
     return not before or (row.id > before[-1].id) == (order == "ASC")
 

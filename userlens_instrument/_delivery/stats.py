@@ -51,6 +51,8 @@ class Stats:
         cut: Values shortened or left out for their size.
         redacted: Values hidden for their names.
         threads: Sender threads alive.
+        workers_failed: Sender threads that met an error nobody foresaw (``died``), or could not
+            be started (``refused``): what they had in hand is tried again.
         held_back: Why nothing is sent at the moment, if so: ``unavailable``,
             ``unauthorized``, ``redirect`` or ``tls``.
 
@@ -72,6 +74,7 @@ class Stats:
     cut: int = 0
     redacted: int = 0
     threads: int = 0
+    workers_failed: Mapping[str, int] = field(default_factory=dict)
     held_back: str | None = None
 
     def __add__(self, other: Stats) -> Stats:
@@ -161,5 +164,6 @@ def make_stats(
         cut=total("cut"),
         redacted=total("redacted"),
         threads=threads,
+        workers_failed=by_reason("workers_failed"),
         held_back=held_back,
     )
