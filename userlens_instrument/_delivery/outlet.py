@@ -170,7 +170,6 @@ class Outlet:
         self._next_house = 0.0
         self._next_graves = 0.0
         self._down_at: float | None = None
-        self._changed = False
         #: Whether what is in the spool stays there, for the next process.
         self.stopped = False
         inlet.on_open = self._opened
@@ -225,7 +224,8 @@ class Outlet:
         if inlet.down is not None:
             return self._without(now)
         self._down_at = None
-        if now >= self._next_look:
+        if now >= self._next_look or (rushing and not inlet.draining):
+            # Somebody waits: for the one that drains, or for its lock.
             self._look(now)
         if not inlet.draining:
             return max(0.0, self._next_look - self._now())
@@ -393,7 +393,6 @@ class Outlet:
             self._remove([one.payload.row for one in group if one.payload.row], burials)
             for _ in group:
                 ended.popleft()
-        self._changed = True
 
     def _remove(self, ids: list[int], burials: Sequence[Burial] = ()) -> None:
         if not self._inlet.held(partial(self._spool.remove, ids, burials), _PATIENCE):
@@ -465,6 +464,8 @@ class Outlet:
             # To take something out may still work; and if it is our own bound
             # that was reached, it has to.
             with suppress(SpoolError):
+                # What is in the file itself makes room in the log.
+                self._checkpoint()
                 self._settle()
                 if error is not None and error.kind == "full" and self._make_room():
                     inlet.retry_now()
@@ -534,14 +535,16 @@ class Outlet:
             self._next_graves = now + _GRAVES
             before = self._wall() - _OLDEST_DEAD
             inlet.held(lambda: spool.trim_dead(_MOST_DEAD, before), _PATIENCE)
-        if self._changed or spool.has_changed():
-            self._changed = False
-            spool.checkpoint()
-            # What was committed before the end of the checkpoint is no reason
-            # for the next one: see `Spool.checkpoint`.
-            spool.has_changed()
+        self._checkpoint()
         if any(more):
             self._next_house = now
+
+    def _checkpoint(self) -> None:
+        if self._spool.has_changed():
+            self._spool.checkpoint()
+            # What was committed before the end of the checkpoint is no reason
+            # for the next one: see `Spool.checkpoint`.
+            self._spool.has_changed()
 
     def _drop_old(self) -> None:
         before = self._wall() - self._max_age

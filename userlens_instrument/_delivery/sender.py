@@ -82,6 +82,8 @@ _AT_ONCE = (False,)
 
 # Seconds that on_error has at the end, however late it is.
 _LAST_WORDS = 0.25
+# Seconds for which an exit waits for another process that drains the spool.
+_GLIMPSE = 1.0
 # Seconds to wait for the lock at the end. It is held for microseconds, unless
 # by the very thread that a signal handler of ours has interrupted.
 _PATIENCE = 0.1
@@ -1026,13 +1028,20 @@ class Sender:
         return inlet is not None and inlet.down is None and not inlet.draining
 
     def _leave_to_others(self, timeout: float) -> int | None:
-        """See that all is in the spool; return how much is not, None if it cannot be told."""
+        """
+        Leave what is in the spool to the process that drains; return what `_deliver` does.
+
+        Not without a look: at the end of a service all of its processes go, and one of
+        those that are still there has to see to the rest.
+        """
         inlet = self._inlet
         assert inlet is not None  # noqa: S101 - see `_others_deliver`
-        inlet.held(inlet.sweep, timeout)
-        if not inlet.unwritten and not self._schedule.events:
+        patience = min(timeout, _GLIMPSE)
+        if self.flush(patience, everybodys=True):
             return 0
-        return self._deliver(timeout)
+        if not self._others_deliver or inlet.unwritten or self._schedule.events:
+            return self._deliver(timeout - patience)
+        return 0
 
     def _deliver(self, timeout: float) -> int | None:
         """Deliver what is held; return how much could not be, None if it cannot be told."""
