@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 
 import pytest
 from children import Program
-from helpers import PATIENCE, Reply
+from helpers import PATIENCE, SPOOLED, Reply
 from schema import assert_valid
 
 
@@ -176,6 +176,8 @@ def test_what_master_and_workers_hold_at_sigterm_arrives_once(server, tmp_path, 
     server before a worker is about to run its exit hooks: so no request waits
     for one, and the exit delivers the rest. gunicorn ends with status 0.
     """
+    if SPOOLED and not options:
+        pytest.skip("with a spool one of the workers delivers, and one user's events by turns")
     release = threading.Event()
     server.script = lambda request: Reply(hold=release)
     booted = 1 if options else WORKERS

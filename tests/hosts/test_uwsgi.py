@@ -124,6 +124,7 @@ def test_with_threads_events_arrive_between_requests(server, tmp_path, options):
     assert "userlens_instrument" not in out
 
 
+@pytest.mark.memory  # of a spool, one that is killed repeats what it had no time to delete
 @real
 def test_a_worker_that_comes_after_another_repeats_nothing(server, tmp_path):
     """A worker that dies is replaced by a copy of what was loaded, less the events of then."""
