@@ -26,7 +26,7 @@ def table():
 def figures(one):
     """Return in words what a row asserts beside what every row does."""
     twice = "twice: 0" if one.duplicates == "none" else "twice: the answers lost"
-    parts = [f"fault at least {one.fired} ×", twice]
+    parts = [f"fault at least {one.fired} times", twice]
     for what, numbers in (("refused", one.refused), ("dropped", one.dropped)):
         parts += [f"{what} as {reason}: {number}" for reason, number in numbers.items()]
     if one.attempts is not None:

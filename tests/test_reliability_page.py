@@ -13,7 +13,7 @@ ROOT = PAGE.parent.parent
 
 
 def test_the_table_of_faults_is_the_one_that_is_run():
-    """A row that is missing, or has other figures, fails here; `tests/reliability_page.py` writes it."""
+    """A row that is missing, or has other figures; `tests/reliability_page.py` writes them."""
     assert table() == BETWEEN.search(TEXT)[0].split("\n", 1)[1].rsplit("\n", 1)[0]
 
 

@@ -329,8 +329,10 @@ class Inlet:
             return
         was_down = self.down
         try:
+            if was_down is not None and self.spool.is_open and not self.spool.is_in_place():
+                # Set aside by another process, say.
+                self.spool.close()
             if self.spool.is_open and was_down is not None:
-                # What was damaged, moved or somebody else's is opened anew.
                 self.spool.roll_back()
                 self.spool.put("tried", "")
             elif not self.spool.is_open and was_down is not None:

@@ -51,6 +51,8 @@ _GRAVES = 60.0
 # Rows read, or dropped, at a time, and where to stop by their bytes.
 _CHUNK = 500
 _CHUNK_BYTES = 2 * 2**20
+# How often at a time: then the lanes have their turn again.
+_MOST_CHUNKS = 20
 # Unused pages given back to the disk at a time.
 _PAGES = 512
 # Part of the bound that is made free at once, so that it is not done for each event.
@@ -160,6 +162,8 @@ class Outlet:
         self._since = 0
         # The number of a row up to which none of ours is left.
         self._passed = 0
+        # Which file it is that is drained.
+        self._identity: tuple[int, int] | None = None
         self._more = False
         # Whether the lanes have no room for what there is more.
         self._crowded = False
@@ -228,6 +232,7 @@ class Outlet:
             # Somebody waits: for the one that drains, or for its lock.
             self._look(now)
         if not inlet.draining:
+            self._settle()  # dead letters of what was delivered from memory
             return max(0.0, self._next_look - self._now())
         if self._ended and (
             rushing or len(self._ended) >= GROUP or now - self._ended_at >= _LINGER
@@ -262,18 +267,22 @@ class Outlet:
             if not spool.lock():
                 self._inlet.held(self._stop_draining, _PATIENCE)
         if not spool.is_in_place():
-            # Moved, deleted or replaced: the one who drains sees to it.
-            if self._inlet.draining or spool.lock():
-                if spool.path.exists():
-                    self._inlet.held(self._reopen, _PATIENCE)
-                elif self._is_guest:
-                    raise SpoolError(str(spool.path), "failed", "it was deleted while in use")
-                else:
-                    self._repair("it was deleted while it was in use")
-            elif spool.path.exists():
-                self._inlet.held(self._reopen, _PATIENCE)
+            self._see_to_the_file()
         if not self._inlet.draining and spool.lock():
             self._inlet.held(self._begin, _PATIENCE)
+        if not self._inlet.draining and spool.wal_bytes() > max(_MOST_WAL, self._max_bytes):
+            problem = "nobody moves its log into the file"
+            raise SpoolError(str(spool.path), "full", problem)
+
+    def _see_to_the_file(self) -> None:
+        """Go on with the file that is at the path now; if there is none, who drains makes it."""
+        spool = self._spool
+        if spool.path.exists():
+            self._inlet.held(self._reopen, _PATIENCE)
+        elif self._inlet.draining or spool.lock():
+            if self._is_guest:
+                raise SpoolError(str(spool.path), "failed", "it was deleted while in use")
+            self._repair("it was deleted while it was in use")
 
     def _reopen(self) -> None:
         """Go on with another file: what is in the lanes is in memory alone now."""
@@ -286,6 +295,16 @@ class Outlet:
         self._opened()
 
     def _opened(self) -> None:
+        """Take note that the file was opened. The inlet's lock is held."""
+        if self._inlet.draining and self._spool.identity != self._identity:
+            # It is another one: what was in the file before is out of reach.
+            lost = max(0, self._desk.unfed())
+            if lost:
+                self._ledger.count("dropped", "spool_damaged", lost)
+            self._inlet.draining = False
+            self._fed.clear()
+            self._ended.clear()
+            self._passed = 0
         if not self.stopped and self._spool.lock():
             self._begin()
 
@@ -294,6 +313,7 @@ class Outlet:
         if self._inlet.draining:
             return
         self._since = self._spool.last()
+        self._identity = self._spool.identity
         self._cursor = 0
         self._more = True
         self._inlet.draining = True
@@ -326,16 +346,24 @@ class Outlet:
         most = min(_CHUNK, events)
         rows = self._spool.read(self._cursor, most, min(size, _CHUNK_BYTES))
         self._more = len(rows) == most
-        payloads = [payload for row in rows if (payload := self._payload(row)) is not None]
-        if rows:
-            self._fed.update((payload.row, payload) for payload in payloads)
-            if not self._desk.feed(payloads):
+        fed: dict[int, AnyPayload] = {}
+        recovered = 0
+        for row in rows:
+            payload = self._payload(row)
+            if payload is not None:
+                fed[row.id] = payload
+                recovered += not self._is_mine(row)
+        if fed:
+            # Before a worker can have delivered them.
+            self._fed.update(fed)
+            self._ledger.count("recovered", "", recovered)
+            if not self._desk.feed(list(fed.values())):
                 # A signal handler, which has interrupted who has the lock: later.
+                self._ledger.count("recovered", "", -recovered)
                 self._more = True
                 return
+        if rows:
             self._cursor = rows[-1].id
-            for row in rows:
-                self._count(row)
 
     def _payload(self, row: Row) -> AnyPayload | None:
         """Return what *row* holds, and count it; None if that is nothing to send."""
@@ -347,10 +375,6 @@ class Outlet:
             self._drop_row(row, "spool_damaged", "its row in the spool is not as it was written")
             self._remove([row.id])
         return payload
-
-    def _count(self, row: Row) -> None:
-        if row.kind != MARK and row.id in self._fed and not self._is_mine(row):
-            self._ledger.count("recovered")
 
     def _is_mine(self, row: Row) -> bool:
         return row.origin == self._origin and row.id > self._since
@@ -372,17 +396,12 @@ class Outlet:
             if self._fed.get(payload.row) is not payload:
                 return
             del self._fed[payload.row]
-        elif loss not in _DEADLY:
+        elif loss not in _DEADLY or len(self._ended) >= _MOST_DEAD:
             return
         if not self._ended:
             self._ended_at = self._now()
         status, excerpt = (None, b"") if answer is None else (answer.status, answer.excerpt)
         self._ended.append(Ended(payload, loss, status, excerpt))
-
-    @property
-    def is_full(self) -> bool:
-        """Whether a group has come together: no more is sent before it is deleted."""
-        return len(self._ended) >= GROUP
 
     def _settle(self) -> None:
         """Delete what has an outcome."""
@@ -495,6 +514,7 @@ class Outlet:
             unfed = max(0, self._desk.unfed()) if was_draining else 0
             result.append(spool.replace())
             self._passed = 0
+            self._identity = spool.identity
             if not was_draining:
                 self._begin()
             else:
@@ -548,11 +568,12 @@ class Outlet:
 
     def _drop_old(self) -> None:
         before = self._wall() - self._max_age
-        while True:
+        for _ in range(_MOST_CHUNKS):
             rows = self._spool.read(self._cursor, _CHUNK, _CHUNK_BYTES)
             old = list(takewhile(partial(_is_older, before), rows))
             if not self._drop_rows(old, "spool_expired", "it was in the spool for spool_max_age"):
                 return
+        self._next_house = self._now()
 
     def _make_room(self) -> bool:
         """Drop the oldest events while there are too many; return whether there were."""

@@ -408,6 +408,11 @@ class Spool:
             # A copy of the parent's: closing it gives nothing up, unlocking would.
             os.close(descriptor)
 
+    @property
+    def identity(self) -> tuple[int, int] | None:
+        """Which file it is that is open."""
+        return self._identity
+
     def is_in_place(self) -> bool:
         """Return whether the file that is open is still the one at the path."""
         try:
