@@ -22,9 +22,9 @@ from userlens_instrument import UserlensHandler
 from userlens_instrument import client as client_module
 from userlens_instrument._core.encode import TrackPayload
 from userlens_instrument._core.stored import MARK, to_columns
-from userlens_instrument._delivery import inlet as inlet_module
 from userlens_instrument._delivery import outlet as outlet_module
 from userlens_instrument._delivery.spool import Spool
+from userlens_instrument.exceptions import SpoolError
 from userlens_instrument.testing import Answer, CapturingTransport, FakeClock
 
 
@@ -949,7 +949,9 @@ def test_who_has_no_spool_loads_no_sqlite(server):
         "import sys, userlens_instrument as u\nu.track('u1', 'Event')\nassert u.flush(30)\n"
         "sys.exit('sqlite3' in sys.modules)"
     )
-    assert 0 == run_python(code, server.url, USERLENS_SPOOL="").returncode
+    # A measurement of coverage keeps its own data in it.
+    how = {"USERLENS_SPOOL": "", "COVERAGE_PROCESS_CONFIG": ""}
+    assert 0 == run_python(code, server.url, **how).returncode
 
 
 def test_a_client_without_a_write_code_makes_no_file(make_client_of_events, tmp_path):
@@ -976,4 +978,131 @@ def test_clients_of_one_process_may_share_a_spool(make_spooled, server, path):
     assert 40 == total.delivered
 
 
-assert inlet_module  # what the tests of bounds change is looked up there
+# ---------------------------------------------------------------- rare turns
+
+
+def test_what_is_refused_while_another_process_drains_is_a_dead_letter_too(
+    make_spooled, server, path, monkeypatch
+):
+    """An event that had to be delivered from memory, and was refused, is kept all the same."""
+    first = make_spooled()
+    first.track("u1", "First")
+    assert first.flush(PATIENCE)
+    server.script = lambda request: Reply(status=400)
+    second = make_spooled(max_workers=2)
+    second.track("u2", "Second")
+    assert second.flush(PATIENCE)
+    inlet = second.sender._inlet
+    with inlet._lock:
+        inlet.fail(SpoolError(path, "full", "for a moment"))
+    second.track("u2", "Refused")
+    while not second.stats().refused:
+        assert second.stats().threads
+    inlet.retry_now()
+    while "Refused" not in [letter.row.name for letter in dead(path)]:
+        second.sender._outlet.pump()
+
+    assert balanced(second.stats())
+
+
+def test_a_log_that_nobody_moves_is_bounded(make_spooled, nobody, path, monkeypatch):
+    """If the one that drains is stopped in the middle, the others go on from memory."""
+    monkeypatch.setattr(outlet_module, "_MOST_WAL", 0)
+    monkeypatch.setattr(outlet_module, "_LOOK", 0.01)
+    holder = Spool(path)
+    holder.open()
+    assert holder.lock()
+    client = make_spooled(events_url=nobody, spool_max_bytes=2**20)
+    while client.sender._inlet.down is None:
+        client.track("u1", "Event", {"pad": "x" * 4_000})
+
+    assert "full" == client.sender._inlet.down.kind
+    holder.close()
+
+
+def test_a_repair_that_fails_is_begun_anew(make_spooled, server, path, monkeypatch):
+    """There is no room for a new file: what was in the old one is counted, and the rest goes on."""
+    fill(path, 50)
+    client = make_spooled(max_queue_events=8)
+    held = threading.Event()
+    server.script = lambda request: Reply(hold=held)
+    for number in range(20):
+        client.track("me", f"Mine {number}")
+    assert server.wait_for(1)
+    spool = client.sender._inlet.spool
+    create = Spool._create
+
+    def fail(self, rows):
+        monkeypatch.setattr(Spool, "_create", create)
+        raise SpoolError(path, "full", "no room for it")
+
+    monkeypatch.setattr(Spool, "_create", fail)
+    with client.sender._inlet._lock:
+        client.sender._inlet.fail(SpoolError(path, "damaged", "it is said"))
+    while client.sender._inlet.down is None or client.sender._inlet.down.kind == "damaged":
+        assert client.stats().threads
+    held.set()
+    client.sender._inlet.retry_now()
+    while client.sender._inlet.down is not None:
+        assert client.stats().threads
+        client.sender._inlet.retry_now()
+    client.track("me", "After")
+
+    assert client.flush(PATIENCE)
+    assert spool.is_in_place()
+    assert "After" in names(server)
+    stats = client.stats()
+    assert balanced(stats)
+    assert stats.dropped["spool_damaged"] >= 1
+
+
+def test_an_error_of_ours_in_the_outlet_is_no_end(make_spooled, server, monkeypatch):
+    """A fault that nobody foresaw is taken for the spool's: from memory, and again."""
+    client = make_spooled()
+    client.track("u1", "First")
+    assert client.flush(PATIENCE)
+    outlet = client.sender._outlet
+    feed = outlet._feed
+    failed = threading.Event()
+
+    def fail(now):
+        monkeypatch.setattr(outlet, "_feed", feed)
+        failed.set()
+        raise MemoryError
+
+    monkeypatch.setattr(outlet, "_feed", fail)
+    client.track("u1", "Second")
+
+    assert failed.wait(PATIENCE)
+    assert client.flush(PATIENCE)
+    assert ["First", "Second"] == names(server)
+
+
+def test_an_error_of_ours_in_a_log_call_is_no_end(make_spooled, server, monkeypatch):
+    """There is no memory to write with: the event is delivered from memory, and counted."""
+    client = make_spooled()
+    client.track("u1", "First")
+    assert client.flush(PATIENCE)
+    monkeypatch.setattr(client.sender._inlet, "_columns", lambda batch: 1 / 0)
+    client.track("u1", "Second")
+
+    assert client.flush(PATIENCE)
+    assert ["First", "Second"] == names(server)
+    assert 1 == client.stats().unspooled
+    assert "failed" == client.sender._inlet.down.kind
+
+
+def test_many_old_events_are_dropped_in_rounds(make_spooled, path, nobody, monkeypatch):
+    """The lanes have their turn in between."""
+    monkeypatch.setattr(outlet_module, "_HOUSE", 0.0)
+    monkeypatch.setattr(outlet_module, "_MOST_CHUNKS", 1)
+    fill(path, 3_000, at=time.time() - 1_000)
+    client = make_spooled(events_url=nobody, spool_max_age=500.0, max_queue_events=1)
+    client.track("u1", "New")
+    while sum(client.stats().dropped.values()) < 3_000:
+        assert client.stats().threads
+
+    stats = client.stats()
+    # One or two were in the lanes before they could be too old, and failed.
+    assert {"spool_expired", "expired"} >= set(stats.dropped)
+    assert balanced(stats)

@@ -9,9 +9,12 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -467,6 +470,20 @@ def test_garbage_is_damaged(tmp_path, kind):
     path.write_bytes(GARBAGE[kind])
 
     assert "damaged" == error_of(path).kind
+
+
+@given(st.binary(max_size=3_000), st.booleans())
+@example(b"", False)
+def test_any_bytes_are_a_spool_or_an_error_of_ours(data, headed):
+    """Whatever stands in the file, opening it raises nothing else."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "spool.db")
+        path.write_bytes(b"SQLite format 3\0" * headed + data)
+        spool = Spool(str(path))
+        with suppress(SpoolError):
+            spool.open()
+            spool.read(0, 10, 100)
+        spool.close()
 
 
 def test_a_database_without_a_table_is_damaged(tmp_path):
