@@ -93,6 +93,16 @@ def test_what_is_no_event_is_nothing_to_send(kind):
     assert from_row(Row(1, *columns)) is None
 
 
+def test_half_a_character_is_stored_as_its_body_has_it():
+    """UTF-8 has no form for it, and neither has SQLite."""
+    half = "a\ud800"
+    for payload in (TrackPayload(half, half, b"", None), Payload(half, b"{}", "identify")):
+        found = from_row(Row(1, *to_columns(payload, at=1.0, origin=1)))
+
+        assert payload.body == found.body
+        assert "a\ufffd" == found.user_id
+
+
 def test_minus_zero_is_zero():
     """SQLite knows one zero; the checksum does, too."""
     columns = to_columns(TrackPayload("u1", "Event", b"", -0.0), at=1.0, origin=1)
