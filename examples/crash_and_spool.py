@@ -53,9 +53,8 @@ def main() -> None:
         userlens.track("u-2", "Worker Started")
         delivered = client.drain(timeout=30.0)
         stats = userlens.stats()
-        print(
-            f"The next one delivered {stats.delivered} events, {stats.recovered} of them the dead one's."
-        )
+        print(f"The next one delivered {stats.delivered} events,", end=" ")
+        print(f"{stats.recovered} of them the dead one's.")
         numbers = [
             body["properties"]["number"] for body in local.bodies() if body["userId"] == "u-1"
         ]
