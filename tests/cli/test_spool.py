@@ -360,7 +360,7 @@ def test_no_permission_is_one_line(run, delivering, path_of_another_user, action
 
 def test_locked_is_one_line(run, path, monkeypatch):
     """A file that another program has for itself is exit code 2 and one line."""
-    monkeypatch.setattr(spool_module, "_OPENING", 0.01)
+    monkeypatch.setattr(spool_module, "OPENING", 0.01)
     fill(path)
     other = sqlite3.connect(path, isolation_level=None)
     try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from userlens_instrument._core.stored import to_columns
 from userlens_instrument._delivery.buffer import LIGHT
 from userlens_instrument._delivery.errands import Errands
-from userlens_instrument._delivery.spool import PATIENCE
+from userlens_instrument._delivery.spool import OPENING, PATIENCE
 from userlens_instrument._delivery.threads import may_start_threads
 from userlens_instrument.exceptions import SpoolError
 
@@ -166,6 +166,8 @@ class Inlet:
         self._scribe: Errands[None] = Errands("userlens-spool", self._write_soon)
         self._called = False
         self.fresh = False
+        #: Whether a fork has closed the file.
+        self.suspended = False
         #: Whether nothing is written any more.
         self.closed = False
         self.left = 0
@@ -194,7 +196,7 @@ class Inlet:
             if taken[0]:
                 if waiting:
                     self._write()
-                    self.unspooled += self._hands_off
+                    self.unspooled += bool(self._books.batch)
             else:
                 self.unspooled += 1
         finally:
@@ -276,15 +278,22 @@ class Inlet:
                 # In one step: what is popped is never nowhere.
                 batch.extend(map(_popleft, [waiting] * number))
             if not spool.is_open:
-                self._open()
+                self._open(PATIENCE)
             spool.roll_back()
             self.last = spool.insert(self._columns(batch), done)
             self._close_books()
         self._weight = 0
+        self._locked_since = None
 
-    def _open(self) -> None:
-        self.spool.open()
+    def _open(self, patience: float) -> None:
+        self.spool.open(patience=patience)
         self.on_open()
+
+    def resume(self) -> None:
+        """Open again what was closed for a fork. The lock must be held."""
+        self.suspended = False
+        if not (self.spool.is_open or self.closed):
+            self._open(OPENING)
 
     def _columns(self, batch: list[Any]) -> Sequence[Columns]:
         at, origin = self._wall(), self._origin
@@ -300,17 +309,18 @@ class Inlet:
     def fail(self, error: SpoolError) -> None:
         """Take note that the spool has failed. The lock must be held."""
         now = self._monotonic()
-        self._hands_off = True
         self.fresh = True
         if error.kind == "locked":
-            # For a moment, or for good? Log calls do not wait to find out.
+            # For a moment, or for good? Each log call waits its moment, so that
+            # none that is in haste fills the memory meanwhile.
             if self._locked_since is None:
                 self._locked_since = now
             if now - self._locked_since < _MOST_LOCKED:
-                self._next_try = now + PATIENCE
                 return
+            self._locked_since = None
         self._next_try = now + self._wait
         self._wait = min(_LAST_RETRY, self._wait * 2)
+        self._hands_off = True
         self.down = error
         fix = _FIXES.get(error.kind, "see to its disk")
         self._say(
@@ -319,11 +329,14 @@ class Inlet:
             f"from there: {fix}",
         )
 
-    def sweep(self) -> None:
+    def sweep(self, patience: float = PATIENCE) -> None:
         """
         Write what waits, if the spool is thought to work, or may again. The lock must be held.
 
         Raises nothing: see `down`.
+
+        Args:
+            patience: Longest wait for whoever opens the file, in seconds.
         """
         if self.closed or (self._hands_off and self._monotonic() < self._next_try):
             return
@@ -335,8 +348,8 @@ class Inlet:
             if self.spool.is_open and was_down is not None:
                 self.spool.roll_back()
                 self.spool.put("tried", "")
-            elif not self.spool.is_open and was_down is not None:
-                self._open()
+            elif not self.spool.is_open and (was_down is not None or self.unwritten):
+                self._open(patience)
             self._write_all()
         except SpoolError as error:
             self.fail(error)
@@ -382,6 +395,7 @@ class Inlet:
         """Return the lock, taken, unless it cannot be had."""
         if threading.get_ident() in self._inside or not self._lock.acquire(timeout=patience):
             return []
+        self.suspended = self.spool.is_open
         return [self._lock]
 
     @property

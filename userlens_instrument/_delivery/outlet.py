@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from userlens_instrument._core.stored import MARK, from_row, to_columns
 from userlens_instrument._delivery.inlet import UNFORESEEN, hold
-from userlens_instrument._delivery.spool import Burial
+from userlens_instrument._delivery.spool import OPENING, Burial
 from userlens_instrument.exceptions import SpoolError
 
 
@@ -63,14 +63,14 @@ _ROW = 64
 _MOST_DEAD = 10_000
 # Seconds for which they are kept.
 _OLDEST_DEAD = 30 * 86_400.0
-# Bytes of an answer kept with a dead letter.
+# Characters of an answer kept with a dead letter.
 _EXCERPT = 512
 # Size of SQLite's log at which somebody must have stopped the drainer in the middle.
 _MOST_WAL = 64 * 2**20
 # Seconds to wait for the inlet's lock. It is held for one commit.
 _PATIENCE = 1.0
 # Seconds for which events in memory wait for their users' earlier ones, in another process.
-_MOST_BEHIND = 30.0
+_MOST_BEHIND = 5.0
 
 _BEYOND_USE = frozenset({"damaged", "newer"})
 _DEADLY = frozenset({"rejected", "too_large", "expired", "attempts_exhausted"})
@@ -222,8 +222,10 @@ class Outlet:
         inlet = self._inlet
         # Before anything is looked at: what comes meanwhile is fresh again.
         fresh, inlet.fresh = inlet.fresh, False
+        if inlet.suspended:
+            inlet.held(inlet.resume, _PATIENCE)
         if inlet.unwritten or inlet.down is not None:
-            inlet.held(inlet.sweep, _PATIENCE)
+            inlet.held(partial(inlet.sweep, OPENING), _PATIENCE)
         now = self._now()
         if inlet.down is not None:
             return self._without(now)
@@ -277,7 +279,7 @@ class Outlet:
     def _see_to_the_file(self) -> None:
         """Go on with the file that is at the path now; if there is none, who drains makes it."""
         spool = self._spool
-        if spool.path.exists():
+        if spool.is_there():
             self._inlet.held(self._reopen, _PATIENCE)
         elif self._inlet.draining or spool.lock():
             if self._is_guest:
@@ -425,7 +427,8 @@ class Outlet:
             columns=None if row else to_columns(ended.payload, at=wall, origin=self._origin),
             reason=str(ended.loss),
             status=ended.status,
-            excerpt=self._desk.hide(ended.excerpt[:_EXCERPT]),
+            # In this order: half a secret is a secret.
+            excerpt=self._desk.hide(ended.excerpt)[:_EXCERPT],
             died=wall,
         )
 
@@ -639,10 +642,12 @@ class Outlet:
 
     def hold_for_fork(self, patience: float) -> list[threading.Lock]:
         """Return the locks, taken: then no thread is in the middle of SQLite at the fork."""
-        taken: list[threading.Lock] = []
-        if self._taker != threading.get_ident() and self._turn.acquire(timeout=patience):
-            taken.append(self._turn)
-        return taken + self._inlet.hold_for_fork(patience)
+        if self._taker == threading.get_ident() or not self._turn.acquire(timeout=patience):
+            return []
+        taken = [self._turn, *self._inlet.hold_for_fork(patience)]
+        if len(taken) > 1:
+            self._spool.suspend()
+        return taken
 
 
 def _is_older(before: float, row: Row) -> bool:

@@ -1052,6 +1052,12 @@ class Sender:
         if kept is not None:
             return kept
         left = self._abandon()
+        if left is None and self._inlet is not None:
+            self._say(
+                f"shutdown {id(self)}",
+                f"{_events(self._inlet.unwritten)} could not be written to the spool "
+                f"{self._inlet.spool.path} in time",
+            )
         if left:
             # Limited, for the exit hooks that log one event after the other.
             self._say(
@@ -1109,6 +1115,8 @@ class Sender:
             self._note_loss(loss, at_exit=True)
         for barrier in list(self._barriers):
             barrier.done.set()
+        if self._inlet is not None and self._inlet.unwritten:
+            return None  # somebody is in the middle of writing them
         return len(left)
 
     def close(self, timeout: float) -> bool:

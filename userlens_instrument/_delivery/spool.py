@@ -30,7 +30,7 @@ except ImportError:  # pragma: no cover - Windows, where the setting is refused
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from userlens_instrument._core.stored import Columns
 
@@ -62,9 +62,11 @@ VERSION = len(_MIGRATIONS)
 _PAGE = 1_024
 # Seconds that SQLite waits for another process' commit; the bound of a log call.
 PATIENCE = 0.05
+# Seconds between two tries: some commits of another process.
+_PAUSE = 0.000_2
 # Seconds that opening waits for another process that opens, and SQLite for
 # whoever recovers the file after a crash.
-_OPENING = 2.0
+OPENING = 2.0
 # Bytes beyond the bound that a burst may write before the drainer has made room.
 _BURST = 4 * 2**20
 # Past this the -wal file is cut when it starts over, in bytes.
@@ -229,30 +231,37 @@ class Spool:
         """Whether it is open in this process."""
         return self._connection is not None
 
-    def open(self, *, create: bool = True) -> None:
+    def open(self, *, create: bool = True, patience: float | None = None) -> None:
         """
         Open the file.
 
         Args:
             create: Whether to make one, and its directory, where there is none.
+            patience: Longest wait for another process, in seconds; `OPENING` if absent.
         """
+        patience = OPENING if patience is None else patience
         with self._translated():
             if create and not self.path.parent.is_dir():
                 _make_directory(self.path.parent)
-            with self._alone():
+            with self._alone(patience):
                 if create and (not self.path.exists() or not self.path.stat().st_size):
                     # A log without its file would be taken for the new one's.
                     self._set_aside()
                     self._create(())
-                self._connect()
+                self._connect(patience)
 
-    def _connect(self) -> None:
-        connection = self._to(self.path, _OPENING)
+    def _connect(self, patience: float) -> None:
+        known = self._identity
+        connection = self._to(self.path, patience)
         try:
             self._check(connection)
             connection.execute(f"PRAGMA max_page_count={self._most_pages}").fetchone()
-            connection.execute(f"PRAGMA busy_timeout={int(PATIENCE * 1000)}").fetchone()
+            # Who waits is us, see `_patiently`.
+            connection.execute("PRAGMA busy_timeout=0").fetchone()
             found = self.path.stat()
+            if (found.st_dev, found.st_ino) in _barred:
+                problem = "this process was forked while another thread was at it"
+                raise SpoolError(str(self.path), "failed", problem)
             reading = self._to(self.path, PATIENCE)
         except BaseException:
             connection.close()
@@ -261,7 +270,8 @@ class Spool:
         self._identity = (found.st_dev, found.st_ino)
         self._execute = connection.cursor().execute
         self._seen_version = self._data_version()
-        self._mark = None
+        if self._identity != known:
+            self._mark = None
         salt = (self.get("salt") or "").encode()[:64]
         text = blake2b(b"ids", key=salt, digest_size=16).hexdigest()
         self.ids = f"{text[:8]}-{text[8:12]}-4{text[12:15]}-8{text[15:18]}-".encode()
@@ -370,11 +380,11 @@ class Spool:
                     scratch.with_name(scratch.name + suffix).unlink()
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, patience: float) -> Iterator[None]:
         """Be the only one on this host that opens, makes or replaces a spool in the directory."""
         directory = _Descriptor(os.open(self.path.parent, os.O_RDONLY | os.O_CLOEXEC))
         try:
-            deadline = time.monotonic() + _OPENING
+            deadline = time.monotonic() + patience
             while not _try_lock(directory.number):
                 if time.monotonic() > deadline:
                     raise SpoolError(str(self.path), "locked", "another process is opening it")
@@ -394,13 +404,32 @@ class Spool:
                     connection.close()
         self.unlock()
 
+    def suspend(self) -> None:
+        """
+        Close the file, and keep the lock: a fork is to come.
+
+        SQLite keeps books, for the whole process, of the locks that it has on a file, and a
+        child inherits the books and not the locks: what it opened then would be locked by
+        nobody, and whoever closes the file next would take the log away from under it.
+        """
+        connections = (self._reading, self._connection)
+        self._connection = self._reading = None
+        self._execute = self._not_open
+        for connection in connections:
+            if connection is not None:
+                with suppress(sqlite3.Error):
+                    connection.close()
+
     def abandon(self) -> None:
         """
         Let go in a forked child, without touching anything: it is all the parent's.
 
-        SQLite's own rule: a connection is neither used nor closed behind a fork.
+        If it could not be closed before the fork, there was somebody in the middle of it:
+        then this process has to do without that file, see `suspend`.
         """
-        _inherited.append((self._reading, self._connection, self._execute))
+        if self._connection is not None:
+            _inherited.append((self._reading, self._connection, self._execute))
+            _barred.add(self._identity)
         self._connection = self._reading = self._identity = None
         self._execute = self._not_open
         descriptor, self._lock_file = self._lock_file, None
@@ -417,9 +446,20 @@ class Spool:
         """Return whether the file that is open is still the one at the path."""
         try:
             found = self.path.stat()
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError:
+            return True  # it cannot be told; what is open still is
         return (found.st_dev, found.st_ino) == self._identity
+
+    def is_there(self) -> bool:
+        """Return whether there is a file at the path."""
+        with self._translated():
+            try:
+                self.path.stat()
+            except FileNotFoundError:
+                return False
+        return True
 
     # ------------------------------------------------------------ the lock of who takes out
 
@@ -475,12 +515,12 @@ class Spool:
         execute = self._execute
         try:
             if len(rows) == 1:
-                done.extend(map(execute, (_INSERT,), rows))
+                self._patiently(lambda: done.extend(map(execute, (_INSERT,), rows)))
                 last: int = done[-1].lastrowid  # type: ignore[attr-defined]  # the cursor
                 return last
             connection = self._connection
             assert connection is not None  # noqa: S101 - it is open
-            execute("BEGIN IMMEDIATE")
+            self._patiently(lambda: execute("BEGIN IMMEDIATE"))
             connection.executemany(_INSERT, rows)
             (last,) = execute("SELECT last_insert_rowid()").fetchone()
             done.extend(map(execute, ("COMMIT",)))
@@ -744,7 +784,7 @@ class Spool:
             Where the old one is now (None if there was none), how many rows came
             along, and how many numbers between them did not.
         """
-        with self._translated(), self._alone():
+        with self._translated(), self._alone(OPENING):
             reading, self._reading = self._reading, None
             connection, self._connection = self._connection, None
             self._identity, self._execute = None, self._not_open
@@ -752,7 +792,7 @@ class Spool:
             rows: list[Row] = []
             lost = 0
             try:
-                source = self._to(aside, _OPENING) if aside is not None else reading
+                source = self._to(aside, OPENING) if aside is not None else reading
                 if source is not None:
                     rows, lost = _rescue(source)
                     source.close()
@@ -763,7 +803,7 @@ class Spool:
                     with suppress(sqlite3.Error):
                         one.close()
             self._create(rows)
-            self._connect()
+            self._connect(OPENING)
         return None if aside is None else str(aside), len(rows), lost
 
     def _set_aside(self) -> Path | None:
@@ -783,6 +823,27 @@ class Spool:
         return aside if there else None
 
     # ------------------------------------------------------------ below
+
+    @staticmethod
+    def _patiently(act: Callable[[], object]) -> None:
+        """
+        Do *act*, which takes SQLite's lock; try again for `PATIENCE` while another has it.
+
+        SQLite's own way sleeps for longer and longer: between two processes that log as fast
+        as they can, one of them would go without for seconds.
+        """
+        deadline = None
+        while True:
+            try:
+                act()
+            except sqlite3.OperationalError as error:
+                now = time.monotonic()
+                deadline = now + PATIENCE if deadline is None else deadline
+                if "locked" not in str(error) or now > deadline:
+                    raise
+                time.sleep(_PAUSE)
+            else:
+                return
 
     def _not_open(self, *_: object) -> Any:
         """Stand in for what executes statements."""
@@ -804,7 +865,7 @@ class Spool:
     @contextmanager
     def _transaction(self) -> Iterator[Any]:
         execute = self._execute
-        execute("BEGIN IMMEDIATE")
+        self._patiently(lambda: execute("BEGIN IMMEDIATE"))
         try:
             yield execute
             execute("COMMIT")
@@ -830,8 +891,10 @@ class _Descriptor:
     __del__ = close
 
 
-# Connections that a fork has copied: never used, never closed, never collected.
+# Connections that a fork has copied: never used, never closed, never collected;
+# and the files that they are of.
 _inherited: list[object] = []
+_barred: set[tuple[int, int] | None] = set()
 
 
 def _bury(execute: Any, burial: Burial) -> None:

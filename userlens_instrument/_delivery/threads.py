@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import sys
 import threading
 from contextlib import contextmanager
 from functools import cache
@@ -65,7 +66,9 @@ def veto_threads(veto: Callable[[], bool]) -> None:
 
 def may_start_threads() -> bool:
     """Return whether the host can bear a thread at the moment."""
-    return not any(veto() for veto in _vetoes)
+    # Once the interpreter is taken down, a thread that is started never runs,
+    # and whoever starts it waits for that.
+    return not sys.is_finalizing() and not any(veto() for veto in _vetoes)
 
 
 def mark_own_thread() -> None:
