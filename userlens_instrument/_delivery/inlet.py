@@ -395,7 +395,7 @@ class Inlet:
         """Return the lock, taken, unless it cannot be had."""
         if threading.get_ident() in self._inside or not self._lock.acquire(timeout=patience):
             return []
-        self.suspended = self.spool.is_open
+        self.suspended = self.suspended or self.spool.is_open
         return [self._lock]
 
     @property

@@ -990,8 +990,10 @@ def _try_lock(descriptor: int, kind: int | None = None) -> bool:
 def _is_same(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:
+        return True  # it cannot be told; what is locked still is
 
 
 def _make_directory(path: Path) -> None:
