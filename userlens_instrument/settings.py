@@ -392,7 +392,7 @@ def _check_spool(name: str, value: Any) -> str | None:
         raise SettingsError(name, "is not a path", fix)
     if not text.strip():
         return None
-    if os.name != "posix":
+    if os.name != "posix":  # pragma: no cover - Windows
         raise SettingsError(name, "needs POSIX file locks", "leave it out on this system")
     # Of this moment: a service may change its directory later.
     path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - text in, text out

@@ -11,6 +11,7 @@ from userlens_instrument.exceptions import (
     InvalidEventError,
     MissingExtraError,
     SettingsError,
+    SpoolError,
     UserlensError,
 )
 
@@ -31,6 +32,10 @@ ERRORS = [
     (
         MissingExtraError("inspector"),
         "this needs the 'inspector' extra: pip install 'userlens-instrument[inspector]'",
+    ),
+    (
+        SpoolError("/var/spool/x.db", "full", "there is no room"),
+        "the spool /var/spool/x.db: there is no room",
     ),
 ]
 

@@ -1151,6 +1151,8 @@ def test_what_cannot_be_deleted_at_once_is_deleted_later(make_spooled, server, p
         assert server.wait_for(5)
         while not client.sender._outlet._ended:
             assert client.stats().threads
+        while client.sender._outlet.pump(rushing=True) is None:
+            assert client.stats().threads
 
     assert client.flush(PATIENCE)
     assert [f"Event {n}" for n in range(5)] == names(server)
@@ -1220,7 +1222,8 @@ def test_our_own_events_that_a_damaged_file_takes_along_are_counted(
     with inlet._lock:
         inlet.fail(SpoolError(path, "damaged", "it is said"))
         # Nothing is replaced while somebody writes.
-        assert client.sender._outlet.pump() in (None, 0.0)
+        while client.sender._outlet.pump() is None:
+            assert client.stats().threads
         assert inlet.down is not None
     monkeypatch.setattr(outlet_module, "_PATIENCE", 1.0)
     held.set()
@@ -1275,9 +1278,210 @@ def test_a_mark_among_what_is_dropped(make_spooled, nobody, path, monkeypatch):
     spool.insert([old, old], [])
     spool.close()
     client = make_spooled(events_url=nobody, max_queue_events=1)
+    outlet = client.sender._outlet
+    monkeypatch.setattr(outlet, "_feed", lambda now: outlet.pump())
     client.track("u1", "New")
     drive(client, lambda: sum(client.stats().dropped.values()) == 2)
 
     assert balanced(client.stats())
     client.sender._inlet.on_open()
     assert client.sender._outlet.draining
+
+
+def test_an_exception_of_a_time_limit_in_a_flush_goes_on(make_spooled, nobody, monkeypatch):
+    """What a signal handler raises is the application's, wherever it falls."""
+    client = make_spooled(events_url=nobody)
+    client.track("u1", "Event")
+
+    class TimeLimitError(Exception):
+        pass
+
+    def fail(*args, **kwargs):
+        raise TimeLimitError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client.sender._inlet, "sweep", fail)
+        with pytest.raises(TimeLimitError):
+            client.flush(0.1)
+
+
+def test_no_memory_to_sweep_with_is_no_end(make_spooled, server, monkeypatch):
+    """It is taken for the spool's fault, and tried again."""
+    client = make_spooled()
+    client.track("u1", "First")
+    assert client.flush(PATIENCE)
+    inlet = client.sender._inlet
+
+    def fail():
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(inlet, "_write_all", fail)
+        assert inlet.held(inlet.sweep, PATIENCE)
+    assert "failed" == inlet.down.kind
+    client.track("u1", "Second")
+
+    assert client.flush(PATIENCE)
+    assert ["First", "Second"] == names(server)
+
+
+def test_what_was_written_and_not_noted_is_not_written_again(make_spooled, server, nobody, path):
+    """An interruption between the commit and the note of it."""
+    client = make_spooled(events_url=nobody)
+    client.track("u1", "First")
+    inlet = client.sender._inlet
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    for act in ("track", "withdraw"):
+        close, inlet._close_books = inlet._close_books, interrupted
+        with pytest.raises(KeyboardInterrupt):
+            client.sender.submit(TrackPayload("u1", f"Before {act}", b"", None))
+        inlet._close_books = close
+        if act == "track":
+            client.track("u1", "Second")
+        else:
+            with inlet._lock:
+                assert [] == inlet.withdraw()
+
+    assert ["First", "Before track", "Second", "Before withdraw"] == rows(path)
+    assert 4 == client.stats().accepted
+
+
+def test_a_handler_within_a_log_call_waits_for_nothing(make_spooled, nobody):
+    """It finds its own thread in the middle of it, and leaves its event to that."""
+    client = make_spooled(events_url=nobody)
+    client.track("u1", "First")
+    inlet = client.sender._inlet
+    inlet._inside.add(threading.get_ident())
+    try:
+        client.track("u1", "Second")
+        assert not inlet.held(lambda: None, PATIENCE)
+        assert [] == inlet.hold_for_fork(PATIENCE)
+        assert 1 == inlet.unwritten
+    finally:
+        inlet._inside.clear()
+    client.track("u1", "Third")
+    assert 0 == inlet.unwritten
+
+
+def test_a_file_that_another_process_has_replaced_meanwhile(make_spooled, server, path):
+    """While it could not be used here: the one that is there now is used, and not the old one."""
+    holder = Spool(path)
+    holder.open()
+    assert holder.lock()
+    client = make_spooled()
+    client.track("u1", "First")
+    inlet = client.sender._inlet
+    with inlet._lock:
+        inlet.fail(SpoolError(path, "damaged", "it is said"))
+    os.rename(path, f"{path}.old")  # noqa: PTH104 - a text
+    fill(path, 1)
+    inlet.retry_now()
+    while inlet.down is not None:
+        client.sender._outlet.pump()
+        inlet.retry_now()
+
+    assert inlet.spool.is_in_place()
+    holder.close()
+
+
+def test_a_process_that_forks_often_goes_on_with_its_spool(make_spooled, server, path):
+    """The file is closed for each fork, and opened again; so is that of who does not drain."""
+    first, second = make_spooled(), make_spooled(max_workers=3)
+    for number in range(5):
+        first.track("u1", f"First {number}")
+        second.track("u2", f"Second {number}")
+        assert 1 == in_fork(lambda: 1)
+        assert 1 == in_fork(lambda: 1)
+    assert first.flush(PATIENCE)
+    assert second.flush(PATIENCE)
+    assert 10 == len(set(names(server))) == len(names(server))
+    first.close(PATIENCE)
+    assert 1 == in_fork(lambda: 1)
+    first.sender._inlet.resume()
+    assert not first.sender._inlet.spool.is_open
+
+
+def test_a_file_that_is_gone_is_for_the_one_that_drains(make_spooled, server, path, monkeypatch):
+    """The others wait for it, and go on with theirs until then."""
+    monkeypatch.setattr(outlet_module, "_LOOK", 0.0)
+    holder = Spool(path)
+    holder.open()
+    assert holder.lock()
+    client = make_spooled()
+    client.track("u1", "First")
+    os.unlink(path)  # noqa: PTH108 - a text
+    while client.sender._outlet.pump() is None:
+        assert client.stats().threads
+    assert not os.path.exists(path)  # noqa: PTH110 - a text
+    holder.close()
+
+
+def test_another_file_while_nothing_is_held_costs_nothing(make_spooled, server, path):
+    """The one that drains opens what is there, and no event is counted as lost."""
+    client = make_spooled()
+    client.track("u1", "First")
+    assert client.flush(PATIENCE)
+    inlet, outlet = client.sender._inlet, client.sender._outlet
+    with outlet._turn, inlet._lock:
+        inlet.spool.suspend()
+        os.unlink(path)  # noqa: PTH108 - a text
+        inlet.suspended = True
+    client.track("u1", "Second")
+
+    assert client.flush(PATIENCE)
+    assert ({}, 2) == (client.stats().dropped, client.stats().delivered)
+
+
+def test_a_close_while_the_disk_is_full_ends(make_spooled, server, path, monkeypatch):
+    """What could not be deleted is said to be the spool's fault, and nobody waits for it."""
+    client = make_spooled()
+    client.track("u1", "First")
+    assert client.flush(PATIENCE)
+    outlet = client.sender._outlet
+
+    def fail(ids, burials):
+        raise SpoolError(path, "full", "no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(client.sender._inlet.spool, "remove", fail)
+        payload = TrackPayload("u1", "Event", b"", None, 77)
+        outlet._fed[77] = payload
+        outlet.stop()
+        outlet.ended(payload, None, None)
+        outlet.close(PATIENCE)
+
+    assert "full" == client.sender._inlet.down.kind
+    with outlet._turn:
+        outlet.close(0.01)
+
+
+def test_who_only_drains_makes_no_file_in_the_place_of_one_that_is_gone(
+    make_spooled, server, path, monkeypatch
+):
+    """It is for those who log there to put right."""
+    monkeypatch.setattr(outlet_module, "_LOOK", 0.0)
+    fill(path, 1)
+    client = make_spooled()
+    client.sender.attend()
+    while not client.stats().delivered:
+        assert client.stats().threads
+    os.unlink(path)  # noqa: PTH108 - a text
+    drive(client, lambda: client.sender._inlet.down is not None)
+
+    assert not os.path.exists(path)  # noqa: PTH110 - a text
+
+
+def test_a_fork_while_another_thread_writes_closes_nothing(make_spooled, nobody):
+    """It waits for a moment; then the file stays open, and the child does without it."""
+    client = make_spooled(events_url=nobody)
+    client.track("u1", "Event")
+    inlet = client.sender._inlet
+    with inlet._lock:
+        (turn,) = client.sender.hold_for_fork(1.0)
+        turn.release()
+        assert inlet.spool.is_open
+        with client.sender._outlet._turn:
+            assert [] == client.sender.hold_for_fork(0.01)

@@ -731,3 +731,97 @@ def test_what_was_open_at_a_fork_is_not_opened_by_the_child(make):
     assert 7 == forked(work)
     put(spool, "After")
     assert ["Before", "After"] == names(spool)
+
+
+def test_what_fails_in_the_middle_changes_nothing(make, monkeypatch):
+    """Rows go all at once, to where they go, or not at all."""
+    spool = make()
+    last = put(spool, "A", "B")
+
+    def fail(*args):
+        raise MemoryError
+
+    monkeypatch.setattr(spool_module, "_bury", fail)
+    with pytest.raises(MemoryError):
+        spool.remove([last], [Burial(last, None, "rejected", 400, "", 1.0)])
+
+    assert ["A", "B"] == names(spool)
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path, monkeypatch):
+    """The file is of the version that it was."""
+    shutil.copy(OLD, tmp_path / "spool.db")
+    monkeypatch.setattr(spool_module, "_MIGRATIONS", (*spool_module._MIGRATIONS[:1], ("NONSENSE",)))
+    error = error_of(tmp_path / "spool.db")
+    monkeypatch.undo()
+
+    assert "failed" == error.kind
+    spool = Spool(str(tmp_path / "spool.db"))
+    spool.open()
+    assert [f"Event {n}" for n in range(5)] == names(spool)
+    spool.close()
+
+
+def test_it_shows_where_it_is_and_how(make):
+    """And nothing of what it holds."""
+    spool = make(destination="a secret")
+    assert f"<Spool {spool.path} open>" == repr(spool)
+    spool.close()
+    assert f"<Spool {spool.path} closed>" == repr(spool)
+    assert 0 == spool.wal_bytes()
+
+
+def test_a_file_that_is_gone_and_was_not_open_has_nothing_to_save(make):
+    """A new one is in its place."""
+    spool = make()
+    spool.close()
+    spool.path.unlink()
+    assert spool.lock()
+
+    assert (None, 0, 0) == spool.replace()
+    assert spool.is_open
+
+
+def test_what_cannot_be_told_is_taken_to_be_as_it_was(make, monkeypatch):
+    """The file, and the lock, of a directory that cannot be entered for a moment."""
+    spool = make()
+    spool.lock()
+
+    def fail(self, **how):
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "stat", fail)
+    assert spool.is_in_place()
+    assert spool.holds_lock()
+    with pytest.raises(SpoolError):
+        spool.is_there()
+    monkeypatch.undo()
+    assert spool.is_there()
+
+
+def test_a_row_that_does_not_add_up_stays_behind(make):
+    """In the file that is set aside."""
+    spool = make()
+    put(spool, "A", "B", "C")
+    spool.lock()
+    damage(spool.path, "UPDATE queue SET data = x'22' WHERE name = 'B'")
+
+    assert (2, 1) == spool.replace()[1:]
+    assert ["A", "C"] == names(spool)
+
+
+def test_a_file_that_a_fork_found_open_is_barred(make):
+    """As the child sees it: the lock's file is closed, and nothing is opened again."""
+    spool = make()
+    put(spool, "Event")
+    spool.lock()
+    try:
+        spool.abandon()
+        assert not spool.is_open
+        with pytest.raises(SpoolError, match="forked while another thread"):
+            spool.open()
+        spool.abandon()  # nothing was open, and nothing locked
+    finally:
+        spool_module._barred.clear()
+        for connection in spool_module._inherited.pop()[:2]:
+            connection.close()

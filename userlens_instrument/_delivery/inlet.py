@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from userlens_instrument._core.stored import to_columns
@@ -219,11 +220,8 @@ class Inlet:
                 self.left += 1
                 self._drop("queue_full", "the buffer is full", item)
                 return
-            try:
+            with suppress(IndexError):  # a worker has just taken them
                 oldest = self.waiting.popleft()
-            except IndexError:
-                pass
-            else:
                 self.left += 1
                 self._weight -= _size(oldest)
                 self._drop("queue_full", "the buffer is full, and the oldest made room", oldest)

@@ -625,8 +625,7 @@ class Outlet:
         def finish() -> None:
             self._inlet.held(self._inlet.sweep, patience)
             try:
-                if self._inlet.draining:
-                    self._settle()
+                self._settle()
             except SpoolError as error:
                 self._fail(error)
             self._inlet.held(self._let_go, patience)

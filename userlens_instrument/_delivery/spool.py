@@ -16,6 +16,7 @@ import sqlite3
 import time
 from contextlib import contextmanager, suppress
 from hashlib import blake2b
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
@@ -163,8 +164,6 @@ class Status(NamedTuple):
 
 def translate(error: Exception, path: object) -> SpoolError:
     """Return what *error*, of SQLite or of the system, means to a spool at *path*."""
-    if isinstance(error, SpoolError):
-        return error
     text = str(error).lower()
     if isinstance(error, OSError):
         kind = "full" if error.errno in (28, 122) else "denied"  # ENOSPC, EDQUOT
@@ -259,9 +258,7 @@ class Spool:
             # Who waits is us, see `_patiently`.
             connection.execute("PRAGMA busy_timeout=0").fetchone()
             found = self.path.stat()
-            if (found.st_dev, found.st_ino) in _barred:
-                problem = "this process was forked while another thread was at it"
-                raise SpoolError(str(self.path), "failed", problem)
+            self._check_not_barred((found.st_dev, found.st_ino))
             reading = self._to(self.path, PATIENCE)
         except BaseException:
             connection.close()
@@ -277,6 +274,11 @@ class Spool:
         self.ids = f"{text[:8]}-{text[8:12]}-4{text[12:15]}-8{text[15:18]}-".encode()
         if self._destination is not None:
             self._claim(self._destination)
+
+    def _check_not_barred(self, identity: tuple[int, int]) -> None:
+        if identity in _barred:
+            problem = "this process was forked while another thread was at it"
+            raise SpoolError(str(self.path), "failed", problem)
 
     def _claim(self, destination: str) -> None:
         """See that nobody's events go to somebody else's workspace."""
@@ -810,10 +812,8 @@ class Spool:
         """Move the file and what belongs to it; return where to, None if there is no file."""
         there = self.path.exists()
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        for number in range(1_000):
-            aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}-{number}")
-            if not aside.exists():
-                break
+        names = (f"{self.path.name}.damaged-{stamp}-{number}" for number in count())
+        aside = next(one for one in map(self.path.with_name, names) if not one.exists())
         # The three belong together: others may have them open still.
         for suffix in ("-wal", "-shm", ""):
             with suppress(FileNotFoundError):
@@ -836,7 +836,7 @@ class Spool:
         while True:
             try:
                 act()
-            except sqlite3.OperationalError as error:
+            except sqlite3.OperationalError as error:  # noqa: PERF203 - to try again is the point
                 now = time.monotonic()
                 deadline = now + PATIENCE if deadline is None else deadline
                 if "locked" not in str(error) or now > deadline:
@@ -955,21 +955,22 @@ def _rescue(source: sqlite3.Connection) -> tuple[list[Row], int]:
     """
     rows: list[Row] = []
     backward: list[Row] = []
-    for found, order in ((rows, "ASC"), (backward, "DESC")):
-        try:
-            for values in source.execute(f"{_SELECT} ORDER BY id {order}"):
-                row = Row(*values)
-                if order == "DESC" and rows and row.id <= rows[-1].id:
-                    break
-                if _is_next(row, found, order):
-                    found.append(row)
-            else:
-                if order == "ASC":
-                    break
-        except sqlite3.Error:
-            continue
+    if not _read_on(source, "ASC", rows):
+        _read_on(source, "DESC", backward)
     both = rows + [row for row in backward[::-1] if not rows or row.id > rows[-1].id]
     return both, both[-1].id - both[0].id + 1 - len(both) if both else 0
+
+
+def _read_on(source: sqlite3.Connection, order: str, found: list[Row]) -> bool:
+    """Add what can be read in that *order* to *found*; return whether that is to the end."""
+    try:
+        for values in source.execute(f"{_SELECT} ORDER BY id {order}"):
+            row = Row(*values)
+            if _is_next(row, found, order):
+                found.append(row)
+    except sqlite3.Error:
+        return False
+    return True
 
 
 def _is_next(row: Row, before: list[Row], order: str) -> bool:
