@@ -1485,3 +1485,67 @@ def test_a_fork_while_another_thread_writes_closes_nothing(make_spooled, nobody)
         assert inlet.spool.is_open
         with client.sender._outlet._turn:
             assert [] == client.sender.hold_for_fork(0.01)
+
+
+HASTE = """
+import sys
+import userlens_instrument as userlens
+for number in range(3000):
+    userlens.track(sys.argv[1], f"Event {number}")
+stats = userlens.stats()
+print(stats.accepted, dict(stats.dropped), flush=True)
+import os
+os._exit(0)
+"""
+
+
+def test_two_processes_in_haste_wait_for_one_another(nobody, path):
+    """Neither fills its memory because the other commits all the time: all is in the file."""
+    programs = [
+        subprocess.Popen(
+            [sys.executable, "-c", HASTE, user],
+            env=environment(nobody, USERLENS_SPOOL=path),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for user in ("a", "b")
+    ]
+    ends = [program.communicate(timeout=60)[0].split(maxsplit=1) for program in programs]
+
+    assert [["3000", "{}\n"]] * 2 == ends
+    assert 6_000 == len(rows(path))
+
+
+ORPHAN = """
+import os, sys
+import userlens_instrument as userlens
+userlens.track("parent", "Parent")
+child = os.fork()
+if not child:
+    userlens.track("child", "Before")
+    print("forked", flush=True)
+    sys.stdin.readline()
+    for number in range(20):
+        userlens.track("child", f"After {number}")
+    print("logged", flush=True)
+    os._exit(0)
+userlens.shutdown(0.0)
+os._exit(0)
+"""
+
+
+def test_a_child_keeps_what_it_writes_when_its_parent_has_closed(nobody, path):
+    """The locks of SQLite are each process' own: nobody takes the log away from under it."""
+    with Program(ORPHAN, nobody, USERLENS_SPOOL=path) as program:
+        program.wait_for("forked")
+        # Others come and go, and each takes itself for the last if it may.
+        for _ in range(3):
+            other = opened(path)
+            other.insert([to_columns(TrackPayload("o", "Other", b"", None), at=1.0, origin=9)], [])
+            other.close()
+        program.process.stdin.write(b"\n")
+        program.process.stdin.flush()
+        program.wait_for("logged")
+
+    expected = ["Parent", "Before", *["Other"] * 3, *(f"After {n}" for n in range(20))]
+    assert sorted(expected) == sorted(rows(path))
