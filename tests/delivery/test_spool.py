@@ -1504,7 +1504,7 @@ def test_two_processes_in_haste_wait_for_one_another(nobody, path):
     programs = [
         subprocess.Popen(
             [sys.executable, "-c", HASTE, user],
-            env=environment(nobody, USERLENS_SPOOL=path),
+            env=environment(nobody, USERLENS_SPOOL=path, USERLENS_MAX_QUEUE_EVENTS="100"),
             stdout=subprocess.PIPE,
             text=True,
         )
