@@ -336,7 +336,7 @@ def test_a_signal_handler_that_logs(client, transport):
 
     before = signal.signal(signal.SIGALRM, on_alarm)
     # Not so often that a busy machine has handlers within handlers without end.
-    pause = 0.005 if SPOOLED else 0.0005
+    pause = 0.005 if SPOOLED else 0.001
     signal.setitimer(signal.ITIMER_REAL, pause, pause)
     try:
         for _ in range(3_000):

@@ -347,6 +347,12 @@ def test_a_child_that_ends_by_exit_loses_nothing(make_spooled, server, path):
     assert ["Parent", *(f"Child {n}" for n in range(5))] == names(server)
 
 
+def log_for_good(client, name):
+    """Log an event; on a machine too busy to write it in time, wait until it has gone."""
+    client.track("child", name)
+    return not client.stats().unspooled or client.flush(PATIENCE)
+
+
 def test_a_fork_in_the_middle_of_a_commit(make_spooled, server, path):
     """While four threads log, children log, too: each event arrives once."""
     client = make_spooled()
@@ -364,9 +370,7 @@ def test_a_fork_in_the_middle_of_a_commit(make_spooled, server, path):
     for thread in threads:
         thread.start()
     for number in range(20):
-        assert 1 == in_fork(
-            lambda n=number: (client.track("child", f"Child {n}"), client.stats().accepted)[1]
-        )
+        assert in_fork(lambda n=number: log_for_good(client, f"Child {n}"))
     stop.set()
     for thread in threads:
         thread.join()
@@ -1040,6 +1044,7 @@ def test_a_repair_that_fails_is_begun_anew(make_spooled, server, path, monkeypat
     monkeypatch.setattr(Spool, "_create", fail)
     with client.sender._inlet._lock:
         client.sender._inlet.fail(SpoolError(path, "damaged", "it is said"))
+        client.sender._inlet._next_try = float("inf")  # as above
     while client.sender._inlet.down is None or client.sender._inlet.down.kind == "damaged":
         assert client.stats().threads
     held.set()
@@ -1221,6 +1226,7 @@ def test_our_own_events_that_a_damaged_file_takes_along_are_counted(
     monkeypatch.setattr(outlet_module, "_PATIENCE", 0.01)
     with inlet._lock:
         inlet.fail(SpoolError(path, "damaged", "it is said"))
+        inlet._next_try = float("inf")  # or it is found to work, before it is repaired
         # Nothing is replaced while somebody writes.
         while client.sender._outlet.pump() is None:
             assert client.stats().threads
@@ -1529,7 +1535,7 @@ if not child:
         userlens.track("child", f"After {number}")
     print("logged", flush=True)
     os._exit(0)
-userlens.shutdown(0.0)
+userlens.shutdown(1.0)
 os._exit(0)
 """
 

@@ -163,7 +163,7 @@ class Outlet:
         # The number of a row up to which none of ours is left.
         self._passed = 0
         # Which file it is that is drained.
-        self._identity: tuple[int, int] | None = None
+        self._file = b""
         self._more = False
         # Whether the lanes have no room for what there is more.
         self._crowded = False
@@ -298,7 +298,7 @@ class Outlet:
 
     def _opened(self) -> None:
         """Take note that the file was opened. The inlet's lock is held."""
-        if self._inlet.draining and self._spool.identity != self._identity:
+        if self._inlet.draining and self._spool.ids != self._file:
             # It is another one: what was in the file before is out of reach.
             lost = max(0, self._desk.unfed())
             if lost:
@@ -315,7 +315,7 @@ class Outlet:
         if self._inlet.draining:
             return
         self._since = self._spool.last()
-        self._identity = self._spool.identity
+        self._file = self._spool.ids
         self._cursor = 0
         self._more = True
         self._inlet.draining = True
@@ -517,7 +517,7 @@ class Outlet:
             unfed = max(0, self._desk.unfed()) if was_draining else 0
             result.append(spool.replace())
             self._passed = 0
-            self._identity = spool.identity
+            self._file = spool.ids
             if not was_draining:
                 self._begin()
             else:

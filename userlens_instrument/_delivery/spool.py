@@ -250,7 +250,7 @@ class Spool:
                 self._connect(patience)
 
     def _connect(self, patience: float) -> None:
-        known = self._identity
+        known = self.ids
         connection = self._to(self.path, patience)
         try:
             self._check(connection)
@@ -267,11 +267,12 @@ class Spool:
         self._identity = (found.st_dev, found.st_ino)
         self._execute = connection.cursor().execute
         self._seen_version = self._data_version()
-        if self._identity != known:
-            self._mark = None
         salt = (self.get("salt") or "").encode()[:64]
         text = blake2b(b"ids", key=salt, digest_size=16).hexdigest()
+        # Not its inode: that of a file that is gone is the next one's.
         self.ids = f"{text[:8]}-{text[8:12]}-4{text[12:15]}-8{text[15:18]}-".encode()
+        if self.ids != known:
+            self._mark = None
         if self._destination is not None:
             self._claim(self._destination)
 
@@ -438,11 +439,6 @@ class Spool:
         if descriptor is not None:
             # A copy of the parent's: closing it gives nothing up, unlocking would.
             os.close(descriptor)
-
-    @property
-    def identity(self) -> tuple[int, int] | None:
-        """Which file it is that is open."""
-        return self._identity
 
     def is_in_place(self) -> bool:
         """Return whether the file that is open is still the one at the path."""
