@@ -854,7 +854,11 @@ def test_power_waits_for_the_disk(make_spooled, nobody):
     for sync in ("process", "power"):
         client = make_spooled(events_url=nobody, spool_sync=sync)
         client.track("u1", "Event")
-        (levels[sync],) = client.sender._inlet.spool._execute("PRAGMA synchronous").fetchone()
+        inlet = client.sender._inlet
+        ask = lambda inlet=inlet: inlet.spool._execute("PRAGMA synchronous").fetchone()  # noqa: E731
+        found = []
+        assert inlet.held(lambda ask=ask, found=found: found.extend(ask()), PATIENCE)
+        (levels[sync],) = found
         client.close(0)
 
     assert {"process": 1, "power": 2} == levels
@@ -1486,7 +1490,9 @@ def test_a_fork_while_another_thread_writes_closes_nothing(make_spooled, nobody)
     client.track("u1", "Event")
     inlet = client.sender._inlet
     with inlet._lock:
-        (turn,) = client.sender.hold_for_fork(1.0)
+        while not (taken := client.sender.hold_for_fork(1.0)):
+            assert client.stats().threads  # a worker has it, and waits for what we have
+        (turn,) = taken
         turn.release()
         assert inlet.spool.is_open
         with client.sender._outlet._turn:
