@@ -57,6 +57,18 @@ def fill(schedule, alone=4):
     return lanes
 
 
+def test_an_event_that_went_alone_is_put_back_among_batches():
+    """An identify whose answer could not be taken in goes out again."""
+    schedule = make_schedule("batch")
+    schedule.add(Payload("u1", b"0", "identify"), 0.0)
+    attempt = schedule.next(0.0)
+    assert isinstance(attempt, Attempt)
+    schedule.put_back(attempt)
+
+    again = schedule.next(0.0)
+    assert attempt.held is again.held
+
+
 def number_of(held):
     return int(held.payload.name if held.payload.kind == "track" else held.payload.body)
 

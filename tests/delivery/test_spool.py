@@ -1561,3 +1561,67 @@ def test_a_child_keeps_what_it_writes_when_its_parent_has_closed(nobody, path):
 
     expected = ["Parent", "Before", *["Other"] * 3, *(f"After {n}" for n in range(20))]
     assert sorted(expected) == sorted(rows(path))
+
+
+def test_a_process_that_ends_leaves_nothing_on_its_way(make_spooled, server, path):
+    """While another goes on to log, the one that delivers ends; nothing is sent twice."""
+    code = (
+        "import userlens_instrument as u, sys\nu.track('other', 'First')\n"
+        "u.flush(30)\nprint('ready', flush=True)\nsys.stdin.readline()"
+    )
+    for _ in range(3):
+        with Program(code, server.url, USERLENS_SPOOL=path) as program:
+            program.wait_for("ready")
+            client = make_spooled(write_code=WRITE_CODE)
+            for number in range(100):
+                client.track(f"u{number % 8}", f"Event {number}")
+                if number == 50:
+                    program.process.stdin.write(b"\n")
+                    program.process.stdin.flush()
+            assert 0 == program.finish()[0]
+        assert client.close(PATIENCE)
+    arrived = names(server)
+    assert 3 * 101 == len(arrived)
+
+
+def test_what_makes_room_in_memory_is_out_of_the_spool(make_spooled, server, path):
+    """With drop_oldest, an event that had to go while the spool was out of reach is gone."""
+    held = threading.Event()
+    server.script = lambda request: Reply(hold=held)
+    client = make_spooled(overflow="drop_oldest", max_queue_events=4)
+    for number in range(4):
+        client.track("u1", f"Event {number}")
+    assert server.wait_for(1)
+    sender = client.sender
+    while sender._schedule.events < 3:
+        sender._outlet.pump()
+    with sender._lock:
+        sender.buffer.inbox.extend(("u1", f"More {n}", b"", None) for n in range(3))
+        sender._admit_now()
+    held.set()
+
+    assert client.flush(PATIENCE)
+    assert [] == rows(path)
+    assert client.stats().dropped["queue_full"] >= 1
+    assert balanced(client.stats())
+
+
+def test_what_somebody_is_still_writing_when_the_time_is_up_is_no_success(
+    make_spooled, server, diagnostics_lines
+):
+    """The close says so, and is not taken for one that has delivered everything."""
+    client = make_spooled()
+    client.track("u1", "First")
+    assert client.flush(PATIENCE)
+    with client.sender._inlet._lock:
+        client.track("u1", "Second")
+        assert not client.sender.finish(0.05)
+    lines = [diagnostics_lines.get(timeout=PATIENCE)[1]]
+    assert "could not be written to the spool" in lines[0]
+
+
+def test_an_answer_is_kept_without_a_write_code_to_hide(make_client_of_events, path):
+    """Of a dry run, say."""
+    client = make_client_of_events(dry_run=True, write_code=None, spool=path)
+
+    assert "as it is" == client.sender._hide(b"as it is")

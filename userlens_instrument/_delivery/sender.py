@@ -550,11 +550,10 @@ class Sender:
     def _hide(self, excerpt: bytes) -> str:
         """Return the beginning of an answer, for a file: without the write code."""
         text = excerpt.decode("utf-8", "replace")
-        code = self._settings.write_code
-        if code:
-            token = base64.b64encode(f"{code}:".encode()).decode()
-            for secret in (token, token.rstrip("="), code):
-                text = text.replace(secret, "[redacted]")
+        code = self._settings.write_code or ""
+        token = base64.b64encode(f"{code}:".encode()).decode()
+        for secret in filter(None, (token, token.rstrip("="), code)):
+            text = text.replace(secret, "[redacted]")
         return text
 
     # ------------------------------------------------------------ workers
@@ -840,7 +839,7 @@ class Sender:
 
     def halt(self, timeout: float) -> bool:
         """
-        Send nothing more, for good, and wait for the answers to what is on its way.
+        Send nothing more, and wait for the answers to what is on its way.
 
         What was answered is not sent again by the next process; what is held stays in the spool.
 
@@ -859,6 +858,17 @@ class Sender:
                 return False
             self._nap.wait(min(left, _ASIDE))
         return True
+
+    def _hold_still(self, timeout: float) -> None:
+        """
+        Have nothing of the spool on its way when this process ends, or lets go of it.
+
+        Others go on to log: what comes meanwhile is theirs, and what was sent here and had no
+        answer yet would be sent again.
+        """
+        if self._outlet is not None:
+            self.halt(max(0.0, timeout))
+            self._outlet.pump(rushing=True)
 
     def flush(self, timeout: float, *, everybodys: bool = False) -> bool:
         """
@@ -890,12 +900,13 @@ class Sender:
             self._take_away(barrier)
         # What could not be written has come into the lanes meanwhile.
         later = self._barrier(deadline - self._clock.monotonic())
-        if later is None:
-            return False
+        return later is not None and self._wait_and_take_away(later, deadline)
+
+    def _wait_and_take_away(self, barrier: _Barrier, deadline: float) -> bool:
         try:
-            return self._wait_for(later, deadline)
+            return self._wait_for(barrier, deadline)
         finally:
-            self._take_away(later)
+            self._take_away(barrier)
 
     def _take_away(self, barrier: _Barrier) -> None:
         with suppress(ValueError):  # in a child forked meanwhile, by a signal handler
@@ -1123,8 +1134,10 @@ class Sender:
         """Deliver what is held, take no more, let threads and connections go; see `finish`."""
         self._closed = True
         self.buffer.shut()
+        started = self._clock.monotonic()
         finished = self.finish(timeout)
         if self._outlet is not None:
+            self._hold_still(timeout - (self._clock.monotonic() - started))
             self._abandon()
             self._outlet.close(_PATIENCE)
         self._wake_all()
@@ -1143,7 +1156,9 @@ class Sender:
             last_words: Writes what was said, called after each later event.
         """
         started = self._clock.monotonic()
+        self._halted = False
         self.finish(seconds)
+        self._hold_still(seconds - (self._clock.monotonic() - started))
         self._last_words = last_words
         self.buffer.shut()
         self._exit_seconds = max(0.0, seconds - (self._clock.monotonic() - started))
