@@ -433,7 +433,8 @@ log("Parent")
     )
 
     assert (0, "") == (process.returncode, process.stderr)
-    assert (3 if SPOOLED else 2) == report["delivered"]
+    # From a spool either of the two may deliver the child's.
+    assert report["delivered"] in ((2, 3) if SPOOLED else (2,))
     assert {"Parent": 1, "Child": 1, "Child ended with 0": 1} == names(server)
 
 

@@ -44,6 +44,8 @@ _GLANCE = 0.25
 # Seconds after which another process looks for the lock: a quarter of the two
 # that a take-over may take.
 _LOOK = 0.5
+# Seconds for which a process that has given it up does not look for the lock.
+_AWAY = 600.0
 # Seconds between two rounds of housekeeping.
 _HOUSE = 1.0
 # Seconds between two looks at the dead letters.
@@ -608,6 +610,11 @@ class Outlet:
         return True
 
     # ------------------------------------------------------------ the end
+
+    def give_up(self) -> None:
+        """Let another process drain from now on, until somebody here is in a hurry again."""
+        self._inlet.held(self._stop_draining, _PATIENCE)
+        self._next_look = self._now() + _AWAY
 
     def stop(self) -> None:
         """Feed nothing any more."""

@@ -285,10 +285,11 @@ class Sender:
             return
         if self._inlet is not None:
             self._inlet.put(payload)
+            if self._exit_seconds is not None:
+                self._halted = False
             if self.call:
                 self.ring()
-            if self._exit_seconds is not None:
-                self._deliver_at_exit()
+            self._deliver_at_exit()
             return
         light = self.buffer.takes(payload)
         if not light:
@@ -867,8 +868,10 @@ class Sender:
         answer yet would be sent again.
         """
         if self._outlet is not None:
-            self.halt(max(0.0, timeout))
+            still = self.halt(max(0.0, timeout))
             self._outlet.pump(rushing=True)
+            if still and not self._schedule.events:
+                self._outlet.give_up()
 
     def flush(self, timeout: float, *, everybodys: bool = False) -> bool:
         """
