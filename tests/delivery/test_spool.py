@@ -623,7 +623,7 @@ def test_a_full_disk_costs_one_line_and_its_end_is_noticed(server, tmp_path):
 def test_a_stranger_that_locks_the_file_holds_nobody_up(
     make_spooled, server, path, diagnostics_lines
 ):
-    """A log call waits for a moment, once; then events are delivered from memory, for a while."""
+    """Log calls wait for a moment each, for a second in all; then events go from memory."""
     client = make_spooled()
     client.track("u1", "Before")
     assert client.flush(PATIENCE)
