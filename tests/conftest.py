@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 
 from userlens_instrument import Settings
 from userlens_instrument import client as client_module
-from userlens_instrument._delivery import diagnostics
+from userlens_instrument._delivery import diagnostics, rulebook
 from userlens_instrument.client import Client
 from userlens_instrument.testing import CapturingTransport
 
@@ -54,6 +54,7 @@ def fresh_process(monkeypatch):
     client_module.shutdown(timeout=0)
     client_module.registry.__init__()
     diagnostics.forget_inherited()
+    rulebook.books.clear()
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
     root.handlers[:] = handlers

@@ -26,6 +26,9 @@ LAYERS = [
         "_core.redact",
         "_core.times",
         "_core.jsonable",
+        "_core.template",
+        "_core.rules",
+        "_core.rulefile",
         "_core.extract",
         "_core.encode",
         "_core.stored",
@@ -44,6 +47,7 @@ LAYERS = [
         "_delivery.stats",
         "_delivery.diagnostics",
         "_delivery.buffer",
+        "_delivery.rulebook",
         "_delivery.lines",
         "_delivery.connections",
         "_delivery.transport",
@@ -56,6 +60,15 @@ LAYERS = [
     ["client"],
     ["testing"],
     ["processors", "handlers"],
+    [
+        "_auto.gate",
+        "_auto.imports",
+        "_auto.records",
+        "_auto.lines",
+        "_auto.entrances",
+        "auto",
+        "_bootstrap.sitecustomize",
+    ],
     ["inspector"],
     ["cli", "__main__"],
 ]
@@ -82,6 +95,9 @@ DOORS = {
     "uvicorn": {"inspector", "cli"},
     "structlog": {"cli"},
     "sqlite3": {"_delivery.spool"},
+    "regex": {"_core.rulefile"},
+    "tomllib": {"_core.rulefile"},
+    "tomli": {"_core.rulefile"},
     "tqdm": {"cli"},
 }
 
@@ -119,7 +135,9 @@ def layer_of(name):
 
 
 MODULES = [
-    (name, path) for name, path in modules() if name not in ("__init__", "_core", "_delivery")
+    (name, path)
+    for name, path in modules()
+    if name not in ("__init__", "_auto", "_core", "_delivery")
 ]
 
 

@@ -7,11 +7,12 @@ and changes nothing about logging: each name is loaded when it is first used.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from userlens_instrument._version import __version__ as __version__
 
 
+# Not typing's own: its import would be most of what this one costs, and every
+# program under `userlens-instrument run` pays for it.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from userlens_instrument._delivery.stats import Stats as Stats
     from userlens_instrument.client import Client as Client
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from userlens_instrument.events import Track as Track
     from userlens_instrument.exceptions import InvalidEventError as InvalidEventError
     from userlens_instrument.exceptions import MissingExtraError as MissingExtraError
+    from userlens_instrument.exceptions import RulesError as RulesError
     from userlens_instrument.exceptions import SettingsError as SettingsError
     from userlens_instrument.exceptions import UserlensError as UserlensError
     from userlens_instrument.handlers import UserlensHandler as UserlensHandler
@@ -42,6 +44,7 @@ _HOMES = {
     "InvalidEventError": "exceptions",
     "Loss": "events",
     "MissingExtraError": "exceptions",
+    "RulesError": "exceptions",
     "Settings": "settings",
     "SettingsError": "exceptions",
     "Stats": "_delivery.stats",
@@ -66,6 +69,7 @@ __all__ = [
     "InvalidEventError",
     "Loss",
     "MissingExtraError",
+    "RulesError",
     "Settings",
     "SettingsError",
     "Stats",

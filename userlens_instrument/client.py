@@ -8,6 +8,7 @@ configured alike share it, and a reload of the logging config finds it again.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
@@ -24,11 +25,17 @@ from userlens_instrument._core.shape import Shapes
 from userlens_instrument._delivery import lifecycle
 from userlens_instrument._delivery.clock import SystemClock
 from userlens_instrument._delivery.diagnostics import voice
+from userlens_instrument._delivery.rulebook import forget_inherited, shared_book
 from userlens_instrument._delivery.sender import Sender
 from userlens_instrument._delivery.stats import Stats
 from userlens_instrument._delivery.transport import UrllibTransport
 from userlens_instrument.events import Event, Group, Identify, Track
-from userlens_instrument.exceptions import InvalidEventError, SettingsError
+from userlens_instrument.exceptions import (
+    InvalidEventError,
+    RulesError,
+    SettingsError,
+    UserlensError,
+)
 from userlens_instrument.settings import Settings, misspelled_variables
 
 
@@ -39,6 +46,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from userlens_instrument._core.extract import Plumbing, Record
+    from userlens_instrument._core.rules import Match
+    from userlens_instrument._delivery.rulebook import Book
     from userlens_instrument.events import Id, Time
     from userlens_instrument.typing import Clock, Transport
 
@@ -99,6 +108,12 @@ class Client:
         transport: Puts bytes on the wire; urllib3 if absent.
         clock: Both clocks; the machine's if absent.
 
+    Attributes:
+        book: The rules that its lines go by; None without.
+
+    Raises:
+        RulesError: If the rules of the settings are wrong, or cannot be read.
+
     .. versionadded:: 0.1.0
     """
 
@@ -111,6 +126,7 @@ class Client:
     ) -> None:
         """Work out everything that the settings imply; start nothing."""
         self.settings = settings
+        self.book = shared_book(settings)
         self._clock = clock or SystemClock()
         self._encoder = Encoder(settings)
         self._mute = _mute(settings)
@@ -186,6 +202,49 @@ class Client:
                     self._send(event)
         except Exception as error:
             self.hostile(error, site)
+
+    def capture_matches(
+        self,
+        reader: Reader,
+        matches: list[Match | InvalidEventError],
+        record: Record,
+        site: Callable[[], str],
+    ) -> None:
+        """
+        Take the events that rules have found on *record*. Never raises an `Exception`.
+
+        Args:
+            reader: As from `reader`.
+            matches: As from `Ruleset.match`.
+            record: What they were found on.
+            site: As of `capture`.
+        """
+        try:
+            if self._mute is not None:
+                self._drop_unread(matches)
+                return
+            for match in matches:
+                self._take_match(reader, match, record, site)
+        except Exception as error:
+            self.hostile(error, site)
+
+    def _take_match(
+        self,
+        reader: Reader,
+        match: Match | InvalidEventError,
+        record: Record,
+        site: Callable[[], str],
+    ) -> None:
+        if isinstance(match, InvalidEventError):
+            self._invalid(match, site)
+            return
+        event = reader.read_match(match, record)
+        if isinstance(event, InvalidEventError):
+            self._invalid(event, site)
+        elif match.rule.takes(str(event.user_id)):
+            self._send(event)
+        else:
+            self.sender.ledger.count("sampled")
 
     def track(
         self,
@@ -372,6 +431,7 @@ class _Registry:
 
 registry = _Registry()
 lifecycle.on_fork(registry.after_fork)
+lifecycle.on_fork(forget_inherited)
 
 
 def _once_guard(settings: Settings) -> OnceGuard:
@@ -430,7 +490,7 @@ def default_client() -> Client:
         return client
     with registry.lock:
         # Another thread may have been here first.
-        registry.default = registry.default or shared_client(_settings_of_environment())
+        registry.default = registry.default or _client_of_environment()
         return registry.default
 
 
@@ -443,10 +503,11 @@ def check_client(client: object) -> None:
 
     Raises:
         SettingsError: If it is no client, or a setting of the environment is wrong.
+        RulesError: If the rules that the environment names are.
     """
     if client is None:
         if registry.default is None:
-            Settings.load({})
+            shared_book(Settings.load({}))
     elif not isinstance(client, Client):
         raise SettingsError(
             "client",
@@ -455,12 +516,34 @@ def check_client(client: object) -> None:
         )
 
 
-def _settings_of_environment() -> Settings:
+def _client_of_environment() -> Client:
     try:
-        return Settings.load({})
+        settings = Settings.load({})
     except SettingsError as error:
         voice.say("settings", f"no event is sent: {error}", logging.ERROR)
-        return Settings(disabled=True)
+        return shared_client(Settings(disabled=True))
+    try:
+        return shared_client(settings)
+    except RulesError as error:
+        # What is tagged is delivered all the same.
+        voice.say("rules", f"no rule is gone by: {error}", logging.ERROR)
+        return shared_client(settings.evolve(rules=None))
+
+
+def book_of_environment() -> Book | None:
+    """
+    Return the rules that the environment names, for who has no client yet. Never raises.
+
+    A client is made at the first event: `configure` may still come, and a
+    program that only logs needs no write code.
+    """
+    if not os.environ.get("USERLENS_RULES", "").strip():
+        return None
+    try:
+        return shared_book(Settings.load({}))
+    except UserlensError as error:
+        voice.say("rules", f"no rule is gone by: {error}", logging.ERROR)
+        return None
 
 
 def flush(timeout: float = 5.0) -> bool:

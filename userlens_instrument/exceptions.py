@@ -36,6 +36,29 @@ class SettingsError(UserlensError):
         return type(self), (self.setting, self.problem, self.fix, self.origin)
 
 
+class RulesError(UserlensError):
+    """
+    The rules cannot be used: where they are, and everything that is wrong with them.
+
+    Attributes:
+        source: The file, or ``rules`` for those that were given as dicts.
+        problems: A line for each, with line, rule, reason and fix.
+    """
+
+    def __init__(self, source: str, problems: tuple[str, ...]) -> None:
+        """Put the first problem, and the number of others, in one line."""
+        self.source = source
+        self.problems = problems
+        more = ""
+        if len(problems) > 1:
+            more = f" (and {len(problems) - 1} more: userlens-instrument rules check shows them)"
+        super().__init__(f"{source}: {problems[0]}{more}")
+
+    def __reduce__(self) -> tuple[type["RulesError"], tuple[str, tuple[str, ...]]]:
+        """Rebuild from the parts."""
+        return type(self), (self.source, self.problems)
+
+
 class InvalidEventError(UserlensError):
     """
     What was tagged or passed is not an event: the reason, and how to put it right.

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from userlens_instrument import processors
 from userlens_instrument._core.extract import LONGEST_ID, Plumbing, Reader, Record
+from userlens_instrument._core.rules import Line
 from userlens_instrument._core.shape import FLAT, flat_id, is_stamp
+from userlens_instrument._delivery.rulebook import books, shared_book
 from userlens_instrument._delivery.threads import is_own_thread, own_thread
 from userlens_instrument.client import (
     Client,
     Road,
+    book_of_environment,
     check_client,
     default_client,
     registry,
@@ -26,17 +29,13 @@ from userlens_instrument.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from userlens_instrument._core.rules import Ruleset
+    from userlens_instrument._delivery.rulebook import Book
+
 
 TAG = processors.TAG
 
-# Read off a real record, so that a name that a later Python adds is known; and
-# the three that are there only at times: after formatting, and from 3.12 on.
-_RECORD_NAMES = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {
-    "asctime",
-    "message",
-    "taskName",
-}
-PLUMBING = Plumbing(_RECORD_NAMES | {"level", "logger", "timestamp"})
+PLUMBING = processors.RECORD_PLUMBING
 
 # Records of these are ours, or of what we send with. By prefix: urllib3 logs
 # under names such as urllib3.util.retry, too.
@@ -49,7 +48,7 @@ _NEVER = frozenset({"request"})
 
 class UserlensHandler(logging.Handler):
     """
-    Turn tagged log records into Userlens events.
+    Turn tagged log records, and those that a rule means, into Userlens events.
 
     It takes no lock, does nothing but append to a buffer, and neither
     `flush` nor `close` waits: ``dictConfig`` calls both while it holds the
@@ -64,6 +63,7 @@ class UserlensHandler(logging.Handler):
 
     Raises:
         SettingsError: If a setting is unknown or wrong.
+        RulesError: If the rules are wrong, or cannot be read.
 
     .. versionadded:: 0.1.0
     """
@@ -86,6 +86,7 @@ class UserlensHandler(logging.Handler):
         self._tag = tag
         self._reader: tuple[Client | None, Reader | None] = (None, None)
         self._road: Road | None = None
+        self._book: tuple[Client | None, Book | None] = (None, self._find_book(client))
         # Unless a subclass has a mind of its own.
         self._filters_nothing = type(self).filter is logging.Handler.filter
 
@@ -112,8 +113,11 @@ class UserlensHandler(logging.Handler):
             if self._tag in fields:
                 if not self._take(fields):
                     self._capture(fields[self._tag], record)
-            elif type(fields["msg"]) is not str or type(fields["args"]) is not tuple:
-                self._look_deeper(record)
+            elif type(fields["msg"]) is str and type(fields["args"]) is tuple:
+                if books:
+                    self._go_by_rules(fields["msg"], record)
+            elif not self._look_deeper(record) and books:
+                self._go_by_rules(processors.text_of(fields["msg"]), record)
         except Exception as error:
             unreadable(self._client, error, _site(record))
 
@@ -179,39 +183,28 @@ class UserlensHandler(logging.Handler):
             sender.ring()
         return True
 
-    def _look_deeper(self, record: logging.LogRecord) -> None:
-        """Capture a record whose tag is in a dict: structlog's in ``msg``, or the lone argument."""
+    def _look_deeper(self, record: logging.LogRecord) -> bool:
+        """
+        Capture a record whose tag is in a dict: structlog's in ``msg``, or the lone argument.
+
+        Returns:
+            Whether there is a tag.
+        """
         for place in (record.msg, record.args):
             if isinstance(place, Mapping) and self._tag in place:
                 self._capture(place[self._tag], record)
-                return
+                return True
+        return False
 
     def _capture(self, tag: object, record: logging.LogRecord) -> None:
         name = record.name or ""  # makeLogRecord() leaves it out
         if tag is None or tag is False or name.startswith(_OWN):
             return
-        client = self._client()
-        if is_own_thread():
-            client.sender.ledger.count("invalid", "own_thread")
+        message = processors.text_of(record.msg)
+        client = self._first(message, record)
+        if client is None:
             return
-        once = client.once
-        # Made new with each record, and shared by every copy of it; `created`
-        # itself is not always (a frozen clock hands out one object).
-        token = getattr(record, "relativeCreated", record)
-        said: object = record.msg
-        if isinstance(said, Mapping):
-            said = said.get("event")
-        if once.has_seen(said) or not once.claim(token):
-            client.sender.ledger.count("duplicates")
-            return
-        msg: object = record.msg
-        if isinstance(msg, Mapping):
-            plumbing, fields = processors.PLUMBING, self._from_dict(msg, record)
-            message = fields.get("event")
-            if message is None:
-                message = fields.get("message", fields.get("msg"))
-        else:
-            plumbing, fields, message = PLUMBING, self._from_extra(record), msg
+        plumbing, fields = self._fields_of(record)
         fields.pop(self._tag, None)
         found = Record(
             fields=fields, message=message, created=record.created, context=structlog_context
@@ -220,6 +213,76 @@ class UserlensHandler(logging.Handler):
         client.capture(reader, tag, found, _site(record))
         if tag is True and plumbing is PLUMBING:
             self._learn(client, reader, record)
+
+    def _first(self, message: object, record: logging.LogRecord) -> Client | None:
+        """Return the client that is to have *record*; None if it has had it, or must not."""
+        client = self._client()
+        if is_own_thread():
+            client.sender.ledger.count("invalid", "own_thread")
+            return None
+        once = client.once
+        # Made new with each record, and shared by every copy of it; `created`
+        # itself is not always (a frozen clock hands out one object).
+        token = getattr(record, "relativeCreated", record)
+        # Claimed in any case: a copy of the record may come without what was seen.
+        is_first = once.claim(token)
+        if not is_first or once.has_seen(message):
+            client.sender.ledger.count("duplicates")
+            return None
+        return client
+
+    def _go_by_rules(self, message: object, record: logging.LogRecord) -> None:
+        """Capture a record without a tag if a rule means it."""
+        known, book = self._book
+        client = self._given or self._own or registry.default
+        if known is not client:
+            # One tuple, swapped whole: threads share this handler.
+            self._book = (client, book := self._find_book(client))
+        if book is None:
+            return
+        if book.reloads:
+            book.look(record.created)
+        rules = book.rules
+        # Two lookups decide for the others.
+        if (type(message) is str and message in rules.messages) or (
+            rules.others is not None and rules.others[record.name]
+        ):
+            self._capture_matches(rules, message, record)
+
+    def _capture_matches(self, rules: Ruleset, message: object, record: logging.LogRecord) -> None:
+        name = record.name or ""
+        if name.startswith(_OWN):
+            return
+        args = record.args if isinstance(record.args, tuple) else ()
+        line = Line(
+            name,
+            record.levelno or 0,  # makeLogRecord() leaves it out
+            message,
+            args,
+            get_text=lambda: _formatted(message, record),
+            get_fields=lambda: self._fields_of(record)[1],
+            context=structlog_context,
+        )
+        matches = rules.match(line)
+        client = self._first(message, record) if matches else None
+        if client is None:
+            return
+        if type(message) is str and client.once.was_promised(
+            record.thread, message, record.created
+        ):
+            client.sender.ledger.count("duplicates")
+            return
+        found = Record(
+            fields=line.fields, message=message, created=record.created, context=structlog_context
+        )
+        plumbing = processors.PLUMBING if isinstance(record.msg, Mapping) else PLUMBING
+        client.capture_matches(self._reader_for(client, plumbing), matches, found, _site(record))
+
+    def _find_book(self, client: Client | None) -> Book | None:
+        """Return the rules to go by; without a client yet, those that its settings will ask for."""
+        if self._settings is not None:
+            return shared_book(self._settings)
+        return book_of_environment() if client is None else client.book
 
     def _learn(self, client: Client, reader: Reader, record: logging.LogRecord) -> None:
         """Take note of a line that has been read, for the short way."""
@@ -231,6 +294,13 @@ class UserlensHandler(logging.Handler):
             road.shapes.learn(tuple(record.__dict__), record.msg)
             if record.name and not record.name.startswith(_SPECIAL):
                 road.shapes.learn_logger(record.name)
+
+    def _fields_of(self, record: logging.LogRecord) -> tuple[Plumbing, dict[Any, Any]]:
+        """Return everything on *record*, and what is plumbing there."""
+        msg: object = record.msg
+        if isinstance(msg, Mapping):
+            return processors.PLUMBING, self._from_dict(msg, record)
+        return PLUMBING, self._from_extra(record)
 
     @staticmethod
     def _from_dict(msg: Mapping[Any, Any], record: logging.LogRecord) -> dict[Any, Any]:
@@ -293,6 +363,16 @@ class UserlensHandler(logging.Handler):
         """Show level and client."""
         level = logging.getLevelName(self.level)
         return f"<UserlensHandler ({level}) tag={self._tag!r} client={self._given!r}>"
+
+
+def _formatted(message: object, record: logging.LogRecord) -> str:
+    """Return what is printed of *record*; logging itself says so if its arguments do not fit."""
+    if isinstance(record.msg, Mapping):
+        return str(message)
+    try:
+        return record.getMessage()
+    except Exception:
+        return str(message)
 
 
 def _site(record: logging.LogRecord) -> Callable[[], str]:

@@ -8,9 +8,10 @@ problem and the fix. No message ever echoes a value: it could be the write code.
 from __future__ import annotations
 
 import ipaddress
+import json
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
@@ -21,7 +22,7 @@ from userlens_instrument.exceptions import SettingsError
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from userlens_instrument.events import Loss
 
@@ -38,6 +39,23 @@ _SMALLEST_BODY = 8 * 1024
 _LONGEST_WAIT = 86_400.0
 # A thousand times what Userlens asks to be told of.
 _FASTEST_PACE = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class InlineRules:
+    """
+    Rules that were given as a list of dicts, fixed when they were given.
+
+    Attributes:
+        text: The list as JSON: a value that compares, and that nobody changes later.
+    """
+
+    text: str
+
+    @property
+    def entries(self) -> Any:
+        """The list."""
+        return json.loads(self.text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +112,9 @@ class Settings:
         spool_max_bytes: Largest size of the spool, in bytes; the oldest events make room.
         spool_max_age: Age in seconds after which an event in the spool is dropped. With a
             spool it takes the place of *retry_for*.
+        rules: Path of a TOML file of rules, or a list of rules as dicts: which lines that
+            are logged without a tag become events, see docs/rules.md.
+        rules_reload: Read the file again when it has changed, looking at most every ten seconds.
         flush_on_sigterm: Deliver what is held when SIGTERM comes and nobody else handles it.
         dry_run: Do everything but open a socket; every event counts as delivered.
         debug: Say each delivery in a line of diagnostics (never its properties).
@@ -145,6 +166,8 @@ class Settings:
     # A gigabyte is some seven million events; a week is a long weekend's outage, twice.
     spool_max_bytes: int = 2**30
     spool_max_age: float = 7 * 86_400.0
+    rules: str | InlineRules | None = None
+    rules_reload: bool = False
     flush_on_sigterm: bool = False
     dry_run: bool = False
     debug: bool = False
@@ -401,6 +424,34 @@ def _check_spool(name: str, value: Any) -> str | None:
     return path
 
 
+def _check_rules(name: str, value: Any) -> str | InlineRules | None:
+    if value is None or isinstance(value, InlineRules):
+        return value
+    fix = "give the path of a TOML file, or a list of rules as dicts"
+    if isinstance(value, (str, os.PathLike)):
+        text = os.fspath(value)
+        if not isinstance(text, str) or "\0" in text:
+            raise SettingsError(name, "is not a path", fix)
+        if not text.strip():
+            return None
+        # Of this moment: a service may change its directory later.
+        return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - text in, text out
+    if isinstance(value, Mapping):
+        value = value.get("rule", [value])
+    try:
+        return InlineRules(json.dumps(list(value), default=_as_json))
+    except (TypeError, ValueError, RecursionError):
+        pass  # outside of the handler: the error's own text may echo the value
+    raise SettingsError(name, "is neither a path nor a list of rules", fix)
+
+
+def _as_json(value: object) -> object:
+    # What logging's dictConfig makes of the dicts and lists of a configuration.
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError
+
+
 def _check_sync(name: str, value: Any) -> str:
     if not isinstance(value, str) or value not in {"process", "power", "relaxed"}:
         raise SettingsError(name, "is no degree of safety", "give 'process', 'power' or 'relaxed'")
@@ -505,6 +556,8 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "allow": _check_allow,
     "user_id_keys": _check_keys,
     "group_id_keys": _check_keys,
+    "rules": _check_rules,
+    "rules_reload": _check_flag,
     "flush_on_sigterm": _check_flag,
     "dry_run": _check_flag,
     "debug": _check_flag,

@@ -10,6 +10,7 @@ import pytest
 from userlens_instrument.exceptions import (
     InvalidEventError,
     MissingExtraError,
+    RulesError,
     SettingsError,
     SpoolError,
     UserlensError,
@@ -36,6 +37,14 @@ ERRORS = [
     (
         SpoolError("/var/spool/x.db", "full", "there is no room"),
         "the spool /var/spool/x.db: there is no room",
+    ),
+    (
+        RulesError("/etc/userlens.toml", ("line 3: a; b",)),
+        "/etc/userlens.toml: line 3: a; b",
+    ),
+    (
+        RulesError("rules", ("a; b", "c; d", "e; f")),
+        "rules: a; b (and 2 more: userlens-instrument rules check shows them)",
     ),
 ]
 

@@ -27,7 +27,7 @@ from userlens_instrument import (
     configure,
 )
 from userlens_instrument.client import registry
-from userlens_instrument.handlers import _RECORD_NAMES
+from userlens_instrument.processors import _RECORD_NAMES
 from userlens_instrument.testing import CapturingTransport
 
 

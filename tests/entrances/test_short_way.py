@@ -20,7 +20,7 @@ from userlens_instrument import Client, Settings, UserlensHandler, UserlensProce
 from userlens_instrument._core import jsonable, shape
 from userlens_instrument._core.extract import Reader
 from userlens_instrument._core.shape import Shapes, flat_id
-from userlens_instrument.handlers import _RECORD_NAMES
+from userlens_instrument.processors import _RECORD_NAMES
 from userlens_instrument.testing import CapturingTransport
 
 

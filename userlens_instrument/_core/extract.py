@@ -25,6 +25,8 @@ from userlens_instrument.settings import nearest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from userlens_instrument._core.rules import Match
+
 
 # Identity is never shortened (two users would become one), so a longer id is
 # refused. Both numbers are this project's: the API names no limit.
@@ -164,6 +166,21 @@ class Reader(NamedTuple):
             )
         return events
 
+    def read_match(self, match: Match, record: Record) -> Event | InvalidEventError:
+        """
+        Return the event that a rule makes of *record*, or the reason why not.
+
+        Args:
+            match: What the rule has found.
+            record: Where.
+        """
+        if match.named:
+            record = record._replace(fields={**record.fields, **match.named})
+        try:
+            return self._build(match.rule.kind, match.given, record, match)
+        except InvalidEventError as error:
+            return error
+
     def _one(self, tag: object, record: Record) -> Event | InvalidEventError:
         try:
             return self._event(tag, record)
@@ -189,7 +206,13 @@ class Reader(NamedTuple):
             "or Track(…), Identify(…), Group(…)",
         )
 
-    def _build(self, kind: str, given: Mapping[str, Any], record: Record) -> Event:
+    def _build(
+        self,
+        kind: str,
+        given: Mapping[str, Any],
+        record: Record,
+        match: Match | None = None,
+    ) -> Event:
         used: list[str] = []
         user = self._id("user", self.user_id_keys, given, record, used)
         group: Any = None
@@ -200,6 +223,14 @@ class Reader(NamedTuple):
             extra = given.get("traits" if kind == "track" else "properties")
         if extra is None:
             extra = self._properties_of(kind, record, used)
+            if match is not None:
+                # What a rule has named is no plumbing, whatever it is called.
+                named = {name: match.named[name] for name in match.named if name not in used}
+                extra = {
+                    name: value
+                    for name, value in {**extra, **named}.items()
+                    if match.rule.keeps(name)
+                }
         moment = parse_time(given.get("timestamp"))
         if kind == "identify":
             event: Event = Identify(user, extra, moment)

@@ -48,6 +48,7 @@ class Stats:
             is what `Settings.on_error`, or an object collected meanwhile, logged on a
             thread of ours: an event made of that could go on for ever.
         duplicates: Records that met a second entrance, and were not sent twice.
+        sampled: Events that a rule's ``sample`` left out.
         cut: Values shortened or left out for their size.
         redacted: Values hidden for their names.
         threads: Sender threads alive.
@@ -71,6 +72,7 @@ class Stats:
     retried: int = 0
     invalid: Mapping[str, int] = field(default_factory=dict)
     duplicates: int = 0
+    sampled: int = 0
     cut: int = 0
     redacted: int = 0
     threads: int = 0
@@ -161,6 +163,7 @@ def make_stats(
         retried=total("retried"),
         invalid=by_reason("invalid"),
         duplicates=total("duplicates"),
+        sampled=total("sampled"),
         cut=total("cut"),
         redacted=total("redacted"),
         threads=threads,

@@ -2,8 +2,7 @@
 The command line: ``userlens-instrument COMMAND``.
 
 A command is a module with `add_arguments` and `run`, and a line in the table
-below. Importing any of them costs next to nothing: what a command needs is
-imported when it runs.
+below. Only the one that is asked for is imported; and what it needs, when it runs.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from userlens_instrument._version import __version__
-from userlens_instrument.cli import demo, inspector, spool
 from userlens_instrument.cli.terminal import printable
 from userlens_instrument.exceptions import UserlensError
 
@@ -39,11 +38,13 @@ class Command(Protocol):
         """Do it, and return the exit code."""
 
 
-# Name, one line of help, module.
-_COMMANDS: tuple[tuple[str, str, Command], ...] = (
-    ("demo", "see log lines become events, on this machine, in a few seconds", demo),
-    ("inspector", "run a local Userlens that checks and shows what it is sent", inspector),
-    ("spool", "look into a spool, deliver what is in it, see to its dead letters", spool),
+# Name, one line of help, and the module, or its name.
+_COMMANDS: tuple[tuple[str, str, Command | str], ...] = (
+    ("demo", "see log lines become events, on this machine, in a few seconds", "demo"),
+    ("inspector", "run a local Userlens that checks and shows what it is sent", "inspector"),
+    ("rules", "check a file of rules: which lines that are logged become which events", "rules"),
+    ("run", "start a program so that what it logs becomes events, its code untouched", "run"),
+    ("spool", "look into a spool, deliver what is in it, see to its dead letters", "spool"),
 )
 
 
@@ -88,8 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(argv: Sequence[str] | None) -> int:
-    parser = _make_parser()
-    args = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    # No option before the command takes a value.
+    parser = _make_parser(next((word for word in words if not word.startswith("-")), None))
+    args = parser.parse_args(words)
     if args.command is None:
         parser.print_help(sys.stderr)
         return 2
@@ -101,7 +104,8 @@ def _dispatch(argv: Sequence[str] | None) -> int:
         return 2
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def _make_parser(asked: str | None) -> argparse.ArgumentParser:
+    """Return the parser of all commands, with the arguments of the one that is asked for."""
     # No abbreviations: an option that is added later would change what they mean.
     parser = _Parser(
         prog=PROGRAM,
@@ -111,13 +115,22 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for name, summary, command in _COMMANDS:
+    for name, summary, module in _COMMANDS:
         sub = commands.add_parser(
             name, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False
         )
-        sub.set_defaults(command=command, name=name)
-        command.add_arguments(sub)
+        if name == asked:
+            command = _imported(module)
+            sub.set_defaults(command=command, name=name)
+            command.add_arguments(sub)
     return parser
+
+
+def _imported(module: Command | str) -> Command:
+    if isinstance(module, str):
+        command: Any = import_module(f"{__name__}.{module}")
+        return command  # type: ignore[no-any-return]
+    return module
 
 
 def _one_line(text: str) -> str:

@@ -1,0 +1,395 @@
+"""The text of a rules file to rules: every problem at once, each with its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+from helpers import examples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from values import ANY_VALUES
+
+import userlens_instrument
+from userlens_instrument._core.redact import compile_redactor
+from userlens_instrument._core.rulefile import _KEYS, Problem, locate, read_document, read_text
+
+
+SECRET = compile_redactor(())
+SCHEMA = json.loads(
+    (Path(userlens_instrument.__file__).parent / "rules.schema.json").read_text("utf-8")
+)
+
+# The file of the documentation.
+GOOD = r"""
+[[rule]]
+logger = "billing.*"
+level = "INFO"
+message = "Invoice %s paid by %s"
+args = ["invoice_id", "user_id"]
+type = "track"
+event = "Invoice Paid"
+user_id = "{user_id}"
+properties = { invoice = "{invoice_id}", plan = "{account.plan}" }
+
+[[rule]]
+logger = ["worker.export", "worker.export.*"]
+level = 20
+regex = 'Export (?P<format>\w+) finished for user (?P<user_id>\d+) in (?P<seconds>[\d.]+)s'
+name = "exports"
+event = "Data Export Completed"
+types = { seconds = "float" }
+where = { status = "ok", code = [200, 201], done = true }
+include = ["format", "seconds"]
+sample = 0.5
+stop = true
+
+[[rule]]
+message = "Company of %s"
+args = ["user_id"]
+type = "group"
+group_id = "{company.id}"
+traits = { name = "{company.name}", "size of it" = 3, nested = { a = 1.5 } }
+
+[[rule]]
+message = "Seen"
+type = "identify"
+exclude = ["noise"]
+"""
+
+
+def problems(text):
+    rules, found = read_text(text, SECRET)
+
+    assert not (rules and found), "no rule is right while there is a problem"
+    return found
+
+
+def test_a_file_without_problems():
+    """
+    Every key there is, read into a rule; and the schema that editors use agrees.
+    """
+    rules, found = read_text(GOOD, SECRET)
+
+    assert [] == found
+    assert [1, 2, 3, 4] == [rule.number for rule in rules]
+    assert ["Invoice Paid", "exports", "Company of %s", "Seen"] == [rule.title for rule in rules]
+    assert ["track", "track", "group", "identify"] == [rule.kind for rule in rules]
+    assert [20, 20, 0, 0] == [rule.level for rule in rules]
+    assert (0.5, True) == (rules[1].sample, rules[1].stop)
+    written = {key for line in GOOD.splitlines() for key in [line.partition(" ")[0]] if key}
+    assert set(_KEYS) == written - {"[[rule]]"}
+
+
+def loads(text):
+    try:
+        import tomllib
+    except ImportError:
+        import tomli as tomllib
+
+    return tomllib.loads(text)
+
+
+def test_the_schema_takes_what_is_right():
+    """
+    The shipped JSON Schema knows the keys, all of them and no others.
+    """
+    jsonschema.Draft7Validator.check_schema(SCHEMA)
+
+    jsonschema.validate(loads(GOOD), SCHEMA)
+
+    assert list(_KEYS) == list(SCHEMA["definitions"]["rule"]["properties"])
+
+
+def test_the_table_of_pyproject():
+    """
+    The rules may be within a larger file, under ``tool.userlens-instrument``.
+    """
+    text = '[project]\nname = "x"\n' + GOOD.replace("[[rule]]", "[[tool.userlens-instrument.rule]]")
+
+    rules, found = read_text(text, SECRET)
+
+    assert ([], 4) == (found, len(rules))
+    wrong = text.replace('level = "INFO"', 'level = "INF"')
+    assert [text[: text.index("level")].count("\n") + 1] == [one.line for one in problems(wrong)]
+
+
+def test_no_rules():
+    """
+    An empty file, or an empty list, has no rules and nothing wrong with it.
+    """
+    assert ((), []) == read_text("", SECRET) == read_text("# nothing\n", SECRET)
+    assert ((), []) == read_document([], SECRET) == read_document({"rule": []}, SECRET)
+
+
+# A rule that is right but for the lines below.
+RIGHT = 'message = "A"\n'
+
+WRONG = [
+    ("levl = 3", "levl", "is no key of a rule; did you mean level?"),
+    ("zzz = 3", "zzz", "is no key of a rule; the keys are name, logger, level,"),
+    ('level = "INF"', "level", "is no level; did you mean INFO?"),
+    ('level = "x"', "level", "is no level; give DEBUG,"),
+    ("level = true", "level", "is no level; give DEBUG,"),
+    ("level = 1.5", "level", "is no level; give DEBUG,"),
+    ("logger = 3", "logger", "is neither text nor a list of it; give a name or a glob"),
+    ("logger = []", "logger", "is neither text nor a list of it; give a name or a glob"),
+    ("logger = [3]", "logger", "is not text; put it in quotes"),
+    ('logger = ""', "logger", "is empty; fill it in, or take it out"),
+    ("name = 3", "name", "is not text; put it in quotes"),
+    ('name = " "', "name", "is empty; fill it in, or take it out"),
+    ('args = "x"', "args", "is not a list; give a list of names"),
+    ("args = [1]", "args", "has an entry that is no name; give names in quotes"),
+    ('args = ["a", "a"]', "args", "has a name twice; give each once"),
+    ('type = "tracks"', "type", "is no type of event; did you mean track?"),
+    ("type = 7", "type", "is no type of event; give track, identify or group"),
+    ('event = "{"', "event", "has a brace without its other half; write {field}"),
+    ('event = "{a!r}"', "event", "has a format after a name; write the name alone"),
+    ("event = 3", "event", "is not text; put it in quotes"),
+    ('user_id = "{}"', "user_id", "has braces without a name; write {field}"),
+    ("properties = 3", "properties", "is not a table; give names and values"),
+    ("properties = { a = [1] }", "properties", "has a value under a that is none; give text"),
+    ('properties = { "" = 1 }', "properties", "has a name that is none; give names"),
+    ('properties = { a = "{b" }', "properties", "has a brace without its other half; write"),
+    ('traits = { a = "b" }', "traits", "is of no use for type = 'track'; call it properties"),
+    ("include = []", "include", "is empty; fill it in, or take it out"),
+    ('exclude = "a"', "exclude", "is not a list; give a list of names"),
+    ("types = {}", "types", "is not a table; give names and types"),
+    ('types = { a = "date" }', "types", "has no such type for a; give int, float, bool, str"),
+    ("types = { a = 1 }", "types", "has no such type for a; give int, float, bool, str"),
+    ("where = {}", "where", "is not a table; give fields and values"),
+    ("where = { a = [] }", "where", "has a value for a that no field equals; give text"),
+    ("where = { a = { b = 1 } }", "where", "has a value for a that no field equals; give text"),
+    ('where = { ".a" = 1 }', "where", "'.a' is not a name; give a field, or a path"),
+    ("sample = 0", "sample", "is no share; give a number above 0 and at most 1"),
+    ("sample = 1.5", "sample", "is no share; give a number above 0 and at most 1"),
+    ("sample = true", "sample", "is no share; give a number above 0 and at most 1"),
+    ("sample = nan", "sample", "is no share; give a number above 0 and at most 1"),
+    ('stop = "yes"', "stop", "is neither true nor false; give true or false"),
+    ('group_id = "{g}"', "group_id", "is of no use for type = 'track'; take it out"),
+    ('type = "identify"\nevent = "A"', "event", "is of no use for type = 'identify'; take it out"),
+    ('regex = "A"', "regex", "cannot stand beside message; a rule finds lines by one"),
+    ('include = ["a"]\nexclude = ["b"]', "include", "cannot stand beside exclude; include alone"),
+    (
+        'include = ["a"]\nproperties = { a = 1 }',
+        "include",
+        "cannot stand beside properties; properties alone",
+    ),
+    (
+        'type = "identify"\ntraits = { a = 1 }\nproperties = { a = 1 }',
+        "properties",
+        "cannot stand beside traits; they are the same",
+    ),
+    (
+        'properties = { a = "{password}" }',
+        "properties",
+        "would send {password}, which looks like a secret; take it out, or set redact to '-pass",
+    ),
+    (
+        'properties = { a = { b = "x {card.api_key}" } }',
+        "properties",
+        "would send {card.api_key}, which looks like a secret; take it out, or set redact",
+    ),
+    ('user_id = "{session_id}"', "user_id", "would send {session_id}, which looks like a secret"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "said"), WRONG, ids=[text for text, _, _ in WRONG])
+def test_what_is_wrong_with_a_key(text, key, said):
+    """
+    One problem: the line, the rule, the key, what is wrong and how to put it right.
+    """
+    found = problems(f"\n[[rule]]\n{RIGHT}{text}\n")
+
+    assert [key] == [problem.key for problem in found]
+    line = next(
+        number
+        for number, one in enumerate(f"\n[[rule]]\n{RIGHT}{text}\n".split("\n"), 1)
+        if one.startswith(key)
+    )
+    assert str(found[0]).startswith(f'line {line}, rule 1 "')
+    assert f"{key} {said}" in str(found[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("level = 3", "would take every line of the program; give message, regex or logger"),
+        ('logger = "a"', "event is missing: events would be named by whole lines; give a name"),
+        ('regex = "a"', "event is missing: events would be named by whole lines; give a name"),
+        (
+            'event = "A"\nregex = "(a"',
+            "regex is no regular expression: missing ) at position 2; put that right",
+        ),
+        (f'event = "A"\nregex = "{"a" * 5000}"', "regex is too long; give one of at most 4,096"),
+    ],
+)
+def test_what_is_wrong_with_a_rule(text, said):
+    """
+    A rule that would take everything, or name events by whole lines, or whose pattern is none.
+    """
+    found = problems(f"[[rule]]\n{text}\n")
+
+    assert any(said in str(problem) for problem in found), found
+    assert all(problem.line for problem in found)
+
+
+def test_every_problem_at_once_in_the_order_of_the_file():
+    """
+    Whoever mends a file mends it once.
+    """
+    text = """# [[rule]] in a comment
+rulez = 1
+
+[[rule]]
+levl = "INFO"
+message = '''
+[[rule]]
+level = 3'''
+level = "INF"
+
+[[rule]]
+  regex = "(a"
+event = "{x"
+
+[rule.where]
+a = []
+"""
+
+    assert [
+        (2, None, "rulez"),
+        (5, 1, "levl"),
+        (9, 1, "level"),
+        (12, 2, "regex"),
+        (13, 2, "event"),
+        (15, 2, "where"),
+    ] == [(problem.line, problem.rule, problem.key) for problem in problems(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[[rule]]\nmessage = \n", 2),
+        ("[[rule]]\nmessage = 'a\n", 2),
+        ('x = """never ends\n\n', 2),
+        ("a = " + "[" * 2_000, 1),
+    ],
+)
+def test_what_is_not_toml(text, line):
+    """
+    The parser's own reason, and where.
+    """
+    found = problems(text)
+
+    assert ["this is not TOML"] == [str(one.problem).partition(":")[0] for one in found]
+    assert line == found[0].line
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        ({"rules": []}, "rules is no key; did you mean [[rule]]?"),
+        ({"zzz": []}, "zzz is no key; a rule begins with [[rule]]"),
+        ({"rule": {"message": "A"}}, "rule is one table; write [[rule]] for each rule"),
+        ({"rule": "A"}, "these are no rules; give a list of them"),
+        ("A", "these are no rules; give a list of them"),
+        (3, "these are no rules; give a list of them"),
+        ([3], "rule 1: is not a table; write [[rule]] and its keys below"),
+        ([{"message": "A"}] * 10_001, "there are more than 10,000 rules; find many lines"),
+        ([{"message": "A", 3: 4}], 'rule 1 "A": 3 is no key of a rule; the keys are'),
+    ],
+)
+def test_documents_that_are_no_rules(document, said):
+    """
+    The same for what a YAML parser or somebody's code has made, without lines.
+    """
+    rules, found = read_document(document, SECRET)
+
+    assert () == rules
+    assert [True] == [str(problem).startswith(said) for problem in found], found
+
+
+def test_rules_in_one_array_have_no_line():
+    """
+    Written as one array, a rule is told by its number.
+    """
+    found = problems('rule = [{ message = "A", level = "x" }]\n')
+
+    assert [(None, 1, "level")] == [(one.line, one.rule, one.key) for one in found]
+
+
+def test_a_long_title_is_cut():
+    """
+    What a rule is called in diagnostics has a bound, and no line breaks.
+    """
+    rules, _ = read_document([{"message": "A\n" + "b" * 100}], SECRET)
+
+    assert "A " + "b" * 62 + "…" == rules[0].title
+
+
+def test_a_problem_in_one_line():
+    """
+    Line, rule, key, problem and fix; what is not known is left out.
+    """
+    assert "a; b" == str(Problem(None, None, "", None, "a", "b"))
+    assert 'line 3, rule 2 "T": k a; b' == str(Problem(3, 2, "T", "k", "a", "b"))
+    assert "line 3: a; b" == str(Problem(3, None, "", None, "a", "b"))
+
+
+# ---------------------------------------------------------------- anything at all
+
+
+@given(st.text())
+def test_any_text(text):
+    """
+    Any text is rules or problems, each in one line, and raises nothing.
+    """
+    rules, found = read_text(text, SECRET)
+
+    assert not (rules and found)
+    assert all(str(problem) and problem.fix for problem in found)
+    assert len(locate(text)) >= 1
+
+
+ENTRIES = st.dictionaries(
+    st.sampled_from(sorted(_KEYS)) | st.text(),
+    st.sampled_from(["A", "{a}", "(", ["a"], {"a": "b"}, {"a": "int"}, 1, 0.5, True]) | ANY_VALUES,
+)
+
+
+@settings(max_examples=examples(500))
+@given(st.lists(ENTRIES, max_size=3))
+def test_any_entries(entries):
+    """
+    Whatever the keys hold, a list of rules is read or refused, and what the schema refuses is
+    refused.
+    """
+    rules, found = read_document(entries, SECRET)
+
+    assert bool(rules) == bool(entries and not found)
+    assert all(problem.rule in range(1, len(entries) + 1) for problem in found)
+    assert all(str(problem) for problem in found)
+
+
+@settings(max_examples=examples(300))
+@given(
+    st.fixed_dictionaries(
+        {"message": st.just("A")},
+        optional={
+            key: st.sampled_from(
+                ["A", "track", "INFO", ["a"], [], {"a": "int"}, {}, 1, 0, 0.5, True]
+            )
+            for key in set(_KEYS) - {"message"}
+        },
+    )
+)
+def test_what_is_read_is_right_by_the_schema(entry):
+    """
+    An editor that goes by the schema marks nothing that we take.
+    """
+    rules, _ = read_document([entry], SECRET)
+
+    if rules:
+        jsonschema.validate({"rule": [entry]}, SCHEMA)
