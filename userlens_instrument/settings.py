@@ -47,14 +47,14 @@ class InlineRules:
     Rules that were given as a list of dicts, fixed when they were given.
 
     Attributes:
-        text: The list as JSON: a value that compares, and that nobody changes later.
+        text: What was given as JSON: a value that compares, and that nobody changes later.
     """
 
     text: str
 
     @property
-    def entries(self) -> Any:
-        """The list."""
+    def document(self) -> Any:
+        """What was given: a list, or a mapping with the key ``rule``."""
         return json.loads(self.text)
 
 
@@ -436,10 +436,14 @@ def _check_rules(name: str, value: Any) -> str | InlineRules | None:
             return None
         # Of this moment: a service may change its directory later.
         return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - text in, text out
-    if isinstance(value, Mapping):
-        value = value.get("rule", [value])
+    if isinstance(value, bytes):
+        raise SettingsError(name, "is neither a path nor a list of rules", fix)
     try:
-        return InlineRules(json.dumps(list(value), default=_as_json))
+        if isinstance(value, Mapping):
+            document: Any = dict(value) if "rule" in value else [dict(value)]
+        else:
+            document = list(value)
+        return InlineRules(json.dumps(document, default=_as_json))
     except (TypeError, ValueError, RecursionError):
         pass  # outside of the handler: the error's own text may echo the value
     raise SettingsError(name, "is neither a path nor a list of rules", fix)

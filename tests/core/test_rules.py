@@ -114,6 +114,7 @@ def test_the_logger_is_a_glob(logger, expected):
     logged = line(INVOICE["message"], "i", "u", logger=logger)
 
     assert expected == len(ruleset(INVOICE).match(logged))
+    assert ruleset(INVOICE).may_match(logger, INVOICE["message"]), "the logger is looked at later"
 
 
 def test_several_loggers():

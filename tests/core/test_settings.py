@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import traceback
+from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from hypothesis import example, given
@@ -809,3 +811,63 @@ def test_no_setting_is_another_misspelled():
     known = {f"USERLENS_{item.name.upper()}": "x" for item in dataclasses.fields(Settings)}
 
     assert [] == misspelled_variables(known)
+
+
+def _cycle():
+    rules = []
+    rules.append(rules)
+    return rules
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        (" ", None),
+        ("/etc/userlens.toml", "/etc/userlens.toml"),
+        (Path("/etc/userlens.toml"), "/etc/userlens.toml"),
+        ("userlens.toml", str(Path.cwd() / "userlens.toml")),
+        ("~/userlens.toml", str(Path.home() / "userlens.toml")),
+    ],
+)
+def test_rules_are_a_path(value, expected):
+    """
+    The path of a file, made absolute at once: a service may change its directory.
+    """
+    assert expected == Settings(rules=value).rules
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ([], []),
+        ([{"message": "A"}], [{"message": "A"}]),
+        (({"message": "A"},), [{"message": "A"}]),
+        ({"message": "A"}, [{"message": "A"}]),
+        ({"rule": [{"message": "A"}], "x": 1}, {"rule": [{"message": "A"}], "x": 1}),
+        ([MappingProxyType({"where": MappingProxyType({"a": 1})})], [{"where": {"a": 1}}]),
+    ],
+)
+def test_rules_are_a_list(value, expected):
+    """
+    A list of dicts, as YAML and dictConfig make it, or a whole document; checked when it is used.
+    """
+    rules = Settings(rules=value).rules
+
+    assert expected == rules.document
+    assert rules == Settings(rules=rules).rules
+    assert hash(rules) == hash(Settings(rules=value).rules)
+
+
+@pytest.mark.parametrize(
+    "value", ["a\0b", b"a", 3, [object()], [{1, 2}], {"rule": object()}, _cycle()]
+)
+def test_rules_are_nothing_else(value):
+    """
+    What is neither is refused, without an echo.
+    """
+    with pytest.raises(SettingsError) as caught:
+        Settings(rules=value)
+
+    assert "rules" == caught.value.setting
+    assert caught.value.__cause__ is None

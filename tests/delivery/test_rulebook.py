@@ -6,6 +6,7 @@ import logging
 import os
 
 import pytest
+from children import in_fork
 from helpers import PATIENCE, WRITE_CODE, run_python
 
 from userlens_instrument import Client, RulesError, Settings
@@ -268,3 +269,18 @@ lines()
         done.stderr.replace(f"2 rules read again from {path}\n", ""),
     )
     assert ["A", "A", "B"] == [body["event"] for body in server.events]
+
+
+def test_a_child_starts_afresh(file):
+    """
+    After a fork the thread of the parent is not there; the child reads again by itself.
+    """
+    book = Book(str(file), (), reloads=True)
+    book.look(NOW)
+    file.write_text(TWO)
+
+    def work():
+        book.look(NOW + INTERVAL)
+        assert 2 == settled(book)
+
+    in_fork(work)

@@ -7,6 +7,7 @@ import logging
 import logging.config
 import logging.handlers
 import queue
+import time
 
 import pytest
 import structlog
@@ -397,6 +398,52 @@ def test_the_same_line_twice_is_two_events(client, transport, log):
         chain(client).info("Plan Changed", user_id="u1")
 
     assert 6 == len(taken(client, transport))
+
+
+@pytest.mark.parametrize("text", ["A", ""])
+def test_a_text_too_short_to_be_marked(transport, text):
+    """
+    A line of one character cannot be marked; it is an event, and printed as it is.
+    """
+    rules = [{"regex": "A?", "event": "Short"}]
+    with Client(Settings(write_code=WRITE_CODE, rules=rules), transport=transport) as client:
+        assert text == chain(client).info(text, user_id="u1")
+
+        assert ["Short"] == [name for name, _, _ in taken(client, transport)]
+
+
+def test_other_clients_have_other_rules(client, transport):
+    """
+    A processor without rules of its own lets pass what somebody else's would mean.
+    """
+    with Client(Settings(write_code=WRITE_CODE), transport=transport) as other:
+        chain(other).info("Plan Changed", user_id="u1")
+        UserlensHandler(client=other).handle(
+            logging.makeLogRecord({"name": "x", "msg": "Plan Changed", "user_id": "u1"})
+        )
+
+        assert [] == taken(other, transport)
+
+
+def test_the_file_is_looked_at_while_lines_come(tmp_path, transport):
+    """
+    With rules_reload both entrances give the file its look, by the time of the line.
+    """
+    path = tmp_path / "userlens.toml"
+    path.write_text('[[rule]]\nmessage = "A"\n')
+    settings = Settings(write_code=WRITE_CODE, rules=path, rules_reload=True)
+    with Client(settings, transport=transport) as client:
+        handler = UserlensHandler(client=client)
+        now = time.time()
+        for since, text in ((0, "B"), (11, "B")):
+            path.write_text(path.read_text() + f'[[rule]]\nmessage = "B"\nevent = "{since}"\n')
+            record = {"name": "x", "msg": text, "user_id": "u1", "created": now + since}
+            handler.handle(logging.makeLogRecord(record))
+            chain(client).info(text, user_id="u1")
+        assert rulebook._errands.finish(PATIENCE)
+        chain(client).info("B", user_id="u2")
+
+        assert ["0", "11"] == [name for name, user, _ in taken(client, transport) if user == "u2"]
 
 
 # ---------------------------------------------------------------- where rules come from

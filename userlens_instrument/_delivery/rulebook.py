@@ -135,7 +135,7 @@ def load(source: str | InlineRules, redact: Collection[str]) -> Ruleset:
     """
     is_secret = compile_redactor(redact)
     if isinstance(source, InlineRules):
-        rules, problems = read_document(source.entries, is_secret)
+        rules, problems = read_document(source.document, is_secret)
     else:
         rules, problems = read_text(read_file(source), is_secret)
     if problems:
