@@ -152,7 +152,7 @@ class Program:
         )
 
     def wait_for(self, text, timeout=PATIENCE):
-        """Read standard output up to a line with *text* in it."""
+        """Read standard output up to a line with *text* in it, and return what was read."""
         deadline = time.monotonic() + timeout
         seen = b""
         descriptor = self.process.stdout.fileno()
@@ -163,6 +163,7 @@ class Program:
                 more = os.read(descriptor, 65536)
                 assert more, f"it ended: {seen!r} {self.process.stderr.read()!r}"
                 seen += more
+        return seen.decode()
 
     def send_signal(self, number):
         self.process.send_signal(number)

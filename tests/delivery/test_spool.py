@@ -1584,6 +1584,33 @@ def test_a_process_that_ends_leaves_nothing_on_its_way(make_spooled, server, pat
     assert 3 * 101 == len(arrived)
 
 
+def test_a_process_that_ends_does_not_take_the_drain_back_over_a_fork(make_spooled, server, path):
+    """
+    Once its exit hook has run, a worker that opens the file again after a fork leaves the lock.
+
+    It sends nothing any more: whoever was forked later, or writes at all, would wait for it.
+    """
+    client = make_spooled()
+    client.track("u1", "Parent")
+    client.sender.finish_at_exit(PATIENCE, lambda: None)
+    outlet = client.sender._outlet
+    assert not outlet.draining
+
+    in_fork(lambda: None)  # for which the file was closed
+    assert outlet.pump() is not None
+
+    assert not outlet.draining
+    other = opened(path)
+    try:
+        assert other.lock()
+    finally:
+        other.close()
+    # An event of its own is delivered all the same, and the drain given up again.
+    client.track("u1", "Child ended")
+    assert ["Parent", "Child ended"] == names(server)
+    assert not outlet.draining
+
+
 def test_what_makes_room_in_memory_is_out_of_the_spool(make_spooled, server, path):
     """With drop_oldest, an event that had to go while the spool was out of reach is gone."""
     held = threading.Event()

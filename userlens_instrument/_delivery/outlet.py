@@ -172,6 +172,8 @@ class Outlet:
         # What is in the lanes, by its number.
         self._fed: dict[int, AnyPayload] = {}
         self._next_look = 0.0
+        # Whether the drain is others', see `give_up`.
+        self._gave_up = False
         self._next_glance = 0.0
         self._next_house = 0.0
         self._next_graves = 0.0
@@ -234,6 +236,7 @@ class Outlet:
         self._down_at = None
         if now >= self._next_look or (rushing and not inlet.draining):
             # Somebody waits: for the one that drains, or for its lock.
+            self._gave_up = False
             self._look(now)
         if not inlet.draining:
             self._settle()  # dead letters of what was delivered from memory
@@ -309,7 +312,7 @@ class Outlet:
             self._fed.clear()
             self._ended.clear()
             self._passed = 0
-        if not self.stopped and self._spool.lock():
+        if not self.stopped and not self._gave_up and self._spool.lock():
             self._begin()
 
     def _begin(self) -> None:
@@ -613,8 +616,14 @@ class Outlet:
 
     def give_up(self) -> None:
         """Let another process drain from now on, until somebody here is in a hurry again."""
-        self._inlet.held(self._stop_draining, _PATIENCE)
+        hold(self._turn, self._give_up, _PATIENCE)
+
+    def _give_up(self) -> None:
+        # First, so that neither a look nor a file that is opened again after a
+        # fork takes the lock back: this process sends nothing any more.
+        self._gave_up = True
         self._next_look = self._now() + _AWAY
+        self._inlet.held(self._stop_draining, _PATIENCE)
 
     def stop(self) -> None:
         """Feed nothing any more."""

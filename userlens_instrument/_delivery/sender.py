@@ -637,7 +637,7 @@ class Sender:
         """Send one event, or sleep until there may be one; return False to end this worker."""
         outlet, watch = self._outlet, None
         if outlet is not None:
-            watch = outlet.pump(rushing=bool(self._barriers))
+            watch = outlet.pump(rushing=bool(self._barriers) and not self._halted)
         busy = outlet is not None and watch is None
         with self._lock:
             if self._is_crowded(self._threads - self._sleeping - self._aside):
