@@ -215,6 +215,11 @@ class HostileServer:
             except OSError:
                 return  # it is down
             with self.changed:
+                if self._listener is not listener:
+                    # It went down between the two lines above: the last one in is out, too.
+                    _reset_on_close(connection)
+                    connection.close()
+                    return
                 self.connections += 1
                 number = self.connections
                 self._open.add(connection)
