@@ -69,6 +69,7 @@ LAYERS = [
         "auto",
         "_bootstrap.sitecustomize",
     ],
+    ["diagnosis"],
     ["inspector"],
     ["cli", "__main__"],
 ]

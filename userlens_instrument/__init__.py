@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from userlens_instrument.client import shutdown as shutdown
     from userlens_instrument.client import stats as stats
     from userlens_instrument.client import track as track
+    from userlens_instrument.diagnosis import diagnose as diagnose
     from userlens_instrument.events import Group as Group
     from userlens_instrument.events import Identify as Identify
     from userlens_instrument.events import Loss as Loss
@@ -53,6 +54,7 @@ _HOMES = {
     "UserlensHandler": "handlers",
     "UserlensProcessor": "processors",
     "configure": "client",
+    "diagnose": "diagnosis",
     "flush": "client",
     "group": "client",
     "identify": "client",
@@ -79,6 +81,7 @@ __all__ = [
     "UserlensProcessor",
     "__version__",
     "configure",
+    "diagnose",
     "flush",
     "group",
     "identify",

@@ -46,6 +46,11 @@ _SPECIAL = (*_OWN, "celery", "django")
 _NEVER = frozenset({"request"})
 
 
+def is_own_logger(name: str) -> bool:
+    """Return whether the records of a logger are ours, or of what we send with: never events."""
+    return name.startswith(_OWN)
+
+
 class UserlensHandler(logging.Handler):
     """
     Turn tagged log records, and those that a rule means, into Userlens events.

@@ -1,0 +1,1 @@
+"""How `auto` looks on: light to import, until a line comes that may become an event."""

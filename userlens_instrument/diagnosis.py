@@ -1,0 +1,653 @@
+"""
+Why records of a logger would not arrive: a look at logging, structlog and the client.
+
+It only looks: no logger, handler, client or thread is made, and nothing is logged.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from userlens_instrument import auto
+from userlens_instrument._auto.lines import take_line
+from userlens_instrument.client import registry
+from userlens_instrument.exceptions import UserlensError
+from userlens_instrument.handlers import UserlensHandler, is_own_logger
+from userlens_instrument.processors import UserlensProcessor
+from userlens_instrument.settings import Settings, misspelled_variables
+
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from userlens_instrument.client import Client
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """
+    One thing that keeps events from arriving, or may.
+
+    Attributes:
+        code: A short word for it, such as ``propagate``; docs/troubleshooting.md lists all.
+        severity: ``lost`` if records do not become events, or events are not sent, because of
+            it; ``maybe`` if that depends on the record; ``note`` for what is good to know.
+        where: The logger, handler, chain or setting.
+        problem: What is the case.
+        fix: What to do about it.
+
+    .. versionadded:: 0.1.0
+    """
+
+    code: str
+    severity: str
+    where: str
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        """Return all of it, in one line."""
+        return f"{self.severity}: {self.where}: {self.problem}; {self.fix}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """
+    What `diagnose` has found.
+
+    Attributes:
+        subject: What was looked at.
+        findings: What was found, what loses events first.
+
+    .. versionadded:: 0.1.0
+    """
+
+    subject: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def arrives(self) -> bool:
+        """Whether nothing was found that loses every event."""
+        return not any(finding.severity == "lost" for finding in self.findings)
+
+    def __str__(self) -> str:
+        """Return a line for each finding."""
+        verdict = "nothing stands in the way" if self.arrives else "events do not arrive"
+        lines = [f"{self.subject}: {verdict}", *(f"  {finding}" for finding in self.findings)]
+        return "\n".join(lines)
+
+
+def diagnose(logger: Any = None, *, level: int | str = "INFO") -> Diagnosis:
+    """
+    Say why tagged records of *logger* would not arrive.
+
+    Args:
+        logger: A logger's name, a `logging.Logger`, a `logging.LoggerAdapter`, or a logger of
+            structlog; None for what concerns all of them.
+        level: The level at which is logged, a number or a name.
+
+    Returns:
+        Everything that was found; print it.
+
+    Raises:
+        ValueError: If *level* is none.
+
+    .. versionadded:: 0.1.0
+    """
+    number = _level_of(level)
+    if number is None:
+        raise ValueError(f"level is none: {str(level)[:32]!r}; give a number or a name")
+    findings: list[Finding] = []
+    subject = "all loggers"
+    if isinstance(logger, logging.LoggerAdapter):
+        findings += _of_adapter(logger)
+        logger = logger.logger
+    if logger is None:
+        findings += _of_root(number)
+        findings += _of_chain(None, number)
+    elif isinstance(logger, (str, logging.Logger)):
+        name = logger if isinstance(logger, str) else logger.name
+        subject = f"logger {name or 'root'}"
+        findings += _of_logger(logger, number)
+    else:
+        subject = "logger of structlog"
+        findings += _of_chain(logger, number)
+    findings += _of_client(registry.default)
+    order = ("lost", "maybe", "note")
+    findings.sort(key=lambda finding: order.index(finding.severity))
+    return Diagnosis(subject=subject, findings=tuple(findings))
+
+
+def _level_of(level: object) -> int | None:
+    if isinstance(level, str):
+        level = logging.getLevelName(level.strip().upper())
+    return level if isinstance(level, int) else None
+
+
+# ---------------------------------------------------------------- logging
+
+
+def _of_adapter(adapter: logging.LoggerAdapter[Any]) -> Iterator[Finding]:
+    merges = getattr(adapter, "merge_extra", False)
+    if type(adapter).process is logging.LoggerAdapter.process and not merges:
+        yield Finding(
+            code="adapter",
+            severity="lost",
+            where=f"LoggerAdapter of {adapter.logger.name}",
+            problem="it puts its own extra in the place of the call's, and with it the tag is gone",
+            fix="make it with merge_extra=True (Python 3.13), override process(), "
+            "or put the tag into the adapter's extra",
+        )
+
+
+def _find(logger: str | logging.Logger) -> tuple[logging.Logger, bool]:
+    """Return the logger of a name, or the nearest above that there is, and whether it is itself."""
+    if isinstance(logger, logging.Logger):
+        return logger, True
+    manager = logging.Logger.manager
+    name = logger
+    while name and name != "root":
+        found = manager.loggerDict.get(name)
+        if isinstance(found, logging.Logger):
+            return found, name == logger
+        name = name.rpartition(".")[0]
+    return manager.root, logger in {"", "root"}
+
+
+def _of_logger(asked: str | logging.Logger, level: int) -> Iterator[Finding]:
+    logger, is_itself = _find(asked)
+    where = f"logger {logger.name}"
+    if is_own_logger(asked if isinstance(asked, str) else asked.name):
+        yield Finding(
+            code="own_logger",
+            severity="lost",
+            where=where,
+            problem="its records are ours, or of what we send with, and are never events",
+            fix="log by a logger of your own",
+        )
+    if not is_itself:
+        yield Finding(
+            code="no_such_logger",
+            severity="note",
+            where=f"logger {asked}",
+            problem=f"there is none yet; what holds for {logger.name} will hold for it",
+            fix="look again once it has logged",
+        )
+    yield from _of_level(logger, level, is_itself=is_itself)
+    if logger.filters:
+        yield Finding(
+            code="logger_filter",
+            severity="maybe",
+            where=where,
+            problem=f"it has {_counted(len(logger.filters), 'filter')}",
+            fix="see what they let through",
+        )
+    yield from _of_class(logger)
+    if not auto.is_installed():
+        yield from _of_handlers(logger, level)
+
+
+def _of_level(logger: logging.Logger, level: int, *, is_itself: bool) -> Iterator[Finding]:
+    name = logging.getLevelName(level)
+    disabled = logger.manager.disable
+    if disabled >= level:
+        yield Finding(
+            code="logging_disabled",
+            severity="lost",
+            where="logging",
+            problem=f"logging.disable({logging.getLevelName(disabled)}) holds for all loggers",
+            fix="call logging.disable(logging.NOTSET)",
+        )
+    if logger.disabled and is_itself:
+        yield Finding(
+            code="logger_disabled",
+            severity="lost",
+            where=f"logger {logger.name}",
+            problem="it is disabled: a dictConfig() or fileConfig() that does not name it did that",
+            fix="set disable_existing_loggers to False there",
+        )
+    effective = logger.getEffectiveLevel()
+    if effective > level:
+        setter: logging.Logger | None = logger
+        while setter is not None and not setter.level:
+            setter = setter.parent
+        by = logger.name if setter is None else setter.name
+        yield Finding(
+            code="level",
+            severity="lost",
+            where=f"logger {logger.name}",
+            problem=f"{name} is below {logging.getLevelName(effective)}, the level of {by}",
+            fix=f"set the level to {name} there, or use userlens_instrument.track(): "
+            "what is not logged is no event",
+        )
+
+
+def _of_class(logger: logging.Logger) -> Iterator[Finding]:
+    kind = type(logger)
+    base = logging.RootLogger if isinstance(logger, logging.RootLogger) else logging.Logger
+    changed = [
+        name
+        for name in ("handle", "callHandlers", "filter")
+        if getattr(kind, name) is not getattr(base, name)
+    ]
+    if changed:
+        yield Finding(
+            code="logger_class",
+            severity="maybe",
+            where=f"logger {logger.name}",
+            problem=f"its class {kind.__name__} has a {' and a '.join(changed)}() of its own",
+            fix="see that records still come to handlers",
+        )
+
+
+def _of_handlers(logger: logging.Logger, level: int) -> Iterator[Finding]:
+    ours, queues, stop = _on_the_way(logger)
+    for handler in ours:
+        if handler.level > level:
+            yield Finding(
+                code="handler_level",
+                severity="lost" if len(ours) == 1 else "maybe",
+                where=repr(handler),
+                problem=f"it takes {logging.getLevelName(handler.level)} and above",
+                fix="give it a lower level",
+            )
+        if handler.filters:
+            yield Finding(
+                code="handler_filter",
+                severity="maybe",
+                where=repr(handler),
+                problem=f"it has {_counted(len(handler.filters), 'filter')}",
+                fix="see what they let through",
+            )
+    if ours:
+        return
+    if any(_is_behind(queue) for queue in queues):
+        yield Finding(
+            code="behind_a_queue",
+            severity="maybe",
+            where=f"logger {logger.name}",
+            problem="our handler is behind a QueueHandler, which formats records: "
+            "template, arguments, dicts in msg and contextvars are gone there",
+            fix="attach it to the logger itself: it never waits, and needs no queue",
+        )
+        return
+    above = _above(stop)
+    if above is not None and stop is not None:
+        yield Finding(
+            code="propagate",
+            severity="lost",
+            where=f"logger {stop.name}",
+            problem=f"it has propagate=False, and our handler is above, on {above.name}",
+            fix=f"attach the handler to {stop.name} as well{_of_framework(stop.name)}",
+        )
+        return
+    yield Finding(
+        code="no_handler",
+        severity="lost",
+        where=f"logger {logger.name}",
+        problem="there is no handler of ours on its way" + _why_gone(),
+        fix="add UserlensHandler() to it or to root, or start the program by "
+        "userlens-instrument run" + _of_framework(logger.name),
+    )
+
+
+def _on_the_way(
+    logger: logging.Logger,
+) -> tuple[list[UserlensHandler], list[logging.handlers.QueueHandler], logging.Logger | None]:
+    """Return our handlers that its records meet, queues, and the logger where they end early."""
+    ours: list[UserlensHandler] = []
+    queues: list[logging.handlers.QueueHandler] = []
+    place: logging.Logger | None = logger
+    while place is not None:
+        for handler in place.handlers:
+            if isinstance(handler, UserlensHandler):
+                ours.append(handler)
+            elif isinstance(handler, logging.handlers.QueueHandler):
+                queues.append(handler)
+        if not place.propagate:
+            return ours, queues, place
+        place = place.parent
+    return ours, queues, None
+
+
+def _above(stop: logging.Logger | None) -> logging.Logger | None:
+    """Return the first logger above *stop* with a handler of ours."""
+    place = None if stop is None else stop.parent
+    while place is not None:
+        if any(isinstance(handler, UserlensHandler) for handler in place.handlers):
+            return place
+        place = place.parent
+    return None
+
+
+def _is_behind(queue: logging.handlers.QueueHandler) -> bool:
+    listener = getattr(queue, "listener", None)  # from 3.12 on
+    handlers = getattr(listener, "handlers", ())
+    return any(isinstance(handler, UserlensHandler) for handler in handlers)
+
+
+def _why_gone() -> str:
+    if "celery" in sys.modules:
+        return "; Celery takes the handlers of root away when a worker starts"
+    return ""
+
+
+def _of_framework(name: str) -> str:
+    if name.partition(".")[0] == "uvicorn":
+        return " (uvicorn: in its log_config; it sets propagate to False)"
+    if name.partition(".")[0] == "gunicorn":
+        return " (gunicorn: in its logconfig_dict or --log-config)"
+    if name.partition(".")[0] == "django":
+        return " (Django: in LOGGING)"
+    if "celery" in sys.modules:
+        return (
+            " (Celery: to a logger with a name, in signals.after_setup_logger, or with "
+            "worker_hijack_root_logger=False)"
+        )
+    return ""
+
+
+def _of_root(level: int) -> Iterator[Finding]:
+    root = logging.getLogger()
+    yield from _of_level(root, level, is_itself=True)
+    if auto.is_installed():
+        yield Finding(
+            code="auto",
+            severity="note",
+            where="this process",
+            problem="what is logged is taken without handlers: userlens-instrument run, or "
+            "auto.install()",
+            fix="nothing to do",
+        )
+        return
+    loggers = [
+        root,
+        *(one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger)),
+    ]
+    has_handler = any(
+        isinstance(handler, UserlensHandler) for one in loggers for handler in one.handlers
+    )
+    if not has_handler and not _has_processor():
+        yield Finding(
+            code="no_entrance",
+            severity="lost",
+            where="this process",
+            problem="no logger has a handler of ours, and structlog has no processor of ours"
+            + _why_gone(),
+            fix="add UserlensHandler() or UserlensProcessor(), or start the program by "
+            "userlens-instrument run",
+        )
+    for one in loggers:
+        if one.disabled and one.handlers:
+            yield from _of_level(one, logging.CRITICAL, is_itself=True)
+
+
+# ---------------------------------------------------------------- structlog
+
+
+# What makes text, or a call's arguments, of an event dict.
+_RENDERERS = frozenset(
+    {
+        "ConsoleRenderer",
+        "JSONRenderer",
+        "KeyValueRenderer",
+        "LogfmtRenderer",
+        "render_to_log_args_and_kwargs",
+        "render_to_log_kwargs",
+        "wrap_for_formatter",
+    }
+)
+
+
+def _name_of(processor: object) -> str:
+    return getattr(processor, "__name__", None) or type(processor).__name__
+
+
+def _is_ours(processor: object) -> bool:
+    return isinstance(processor, UserlensProcessor) or processor is take_line
+
+
+def _has_processor() -> bool:
+    structlog = sys.modules.get("structlog")
+    return structlog is not None and any(map(_is_ours, structlog.get_config()["processors"]))
+
+
+def _of_chain(logger: Any, level: int) -> Iterator[Finding]:
+    structlog = sys.modules.get("structlog")
+    if structlog is None:
+        return
+    configured = list(structlog.get_config()["processors"])
+    own = getattr(logger, "_processors", None)
+    chain = configured if own is None else list(own)
+    places = [place for place, each in enumerate(chain) if _is_ours(each)]
+    if not places:
+        yield from _of_missing_processor(chain, configured, is_own=own is not None, asked=logger)
+    else:
+        yield from _of_order(chain, places[0])
+    if logger is not None:
+        yield from _of_bound_level(logger, level)
+
+
+def _of_missing_processor(
+    chain: list[Any], configured: list[Any], *, is_own: bool, asked: object
+) -> Iterator[Finding]:
+    bridged = any(
+        _name_of(each) in {"render_to_log_kwargs", "wrap_for_formatter"} for each in chain
+    )
+    if asked is None and not sys.modules["structlog"].is_configured():
+        return
+    if bridged:
+        yield Finding(
+            code="bridged",
+            severity="note",
+            where="structlog's chain",
+            problem="it has no processor of ours; its lines go on to logging with their fields",
+            fix="see that our handler is there: diagnose() with the name of the stdlib logger",
+        )
+    elif is_own and any(map(_is_ours, configured)):
+        yield Finding(
+            code="cached_chain",
+            severity="lost",
+            where="this logger's chain",
+            problem="it is older than the configuration, or its own: cache_logger_on_first_use "
+            "keeps what was configured at the first line, wrap_logger() what it was given",
+            fix="configure structlog before the first line is logged, or put UserlensProcessor() "
+            "into the chain of wrap_logger()",
+        )
+    else:
+        yield Finding(
+            code="no_processor",
+            severity="lost",
+            where="structlog's chain",
+            problem="it has no processor of ours",
+            fix="put UserlensProcessor() before the renderer, or start the program by "
+            "userlens-instrument run",
+        )
+
+
+def _of_order(chain: list[Any], ours: int) -> Iterator[Finding]:
+    names = [_name_of(each) for each in chain]
+    renderer = next((place for place, name in enumerate(names) if name in _RENDERERS), None)
+    if renderer is not None and renderer < ours:
+        yield Finding(
+            code="after_renderer",
+            severity="lost",
+            where="structlog's chain",
+            problem=f"our processor comes after {names[renderer]}, which leaves no fields",
+            fix="put it before",
+        )
+    if "filter_by_level" in names[ours:]:
+        yield Finding(
+            code="before_filter",
+            severity="note",
+            where="structlog's chain",
+            problem="our processor comes before filter_by_level: an event is sent of a line that "
+            "is not printed",
+            fix="put it after",
+        )
+    if "PositionalArgumentsFormatter" in names[:ours]:
+        yield Finding(
+            code="after_formatting",
+            severity="note",
+            where="structlog's chain",
+            problem="our processor comes after PositionalArgumentsFormatter: rules see no template",
+            fix="put it before, if rules go by message",
+        )
+    if "merge_contextvars" in names[ours:]:
+        yield Finding(
+            code="before_context",
+            severity="note",
+            where="structlog's chain",
+            problem="our processor comes before merge_contextvars: what is bound there is found "
+            "for ids, and is no property",
+            fix="put it after",
+        )
+
+
+def _of_bound_level(logger: Any, level: int) -> Iterator[Finding]:
+    name = logging.getLevelName(level).lower()
+    try:
+        method = getattr(logger.bind() if hasattr(logger, "bind") else logger, name, None)
+    except Exception:
+        return
+    if getattr(method, "__name__", "") == "_nop":
+        yield Finding(
+            code="structlog_level",
+            severity="lost",
+            where="this logger's class",
+            problem=f"make_filtering_bound_logger() leaves out {name}",
+            fix="give it a lower level, or use userlens_instrument.track()",
+        )
+
+
+# ---------------------------------------------------------------- the client
+
+
+# What a counter of `Stats` means, by its reason, and what to do.
+REASONS = {
+    "missing_user_id": (
+        "lines without a user",
+        "bind user_id with structlog.contextvars, or log it on the line",
+    ),
+    "missing_group_id": ("groups without an id", "log group_id on the line"),
+    "missing_event_name": ("events without a name", "log a message, or name the event in the tag"),
+    "invalid_user_id": ("user ids that are none", "give text, an integer or a UUID"),
+    "invalid_group_id": ("group ids that are none", "give text, an integer or a UUID"),
+    "invalid_tag": ("tags that are none", "tag with True, a name, a mapping, or Track(…)"),
+    "invalid_timestamp": ("times that are none", "give a datetime, seconds, or ISO 8601"),
+    "invalid_properties": ("properties that are no mapping", "give a mapping"),
+    "invalid_traits": ("traits that are no mapping", "give a mapping"),
+    "unknown_key": ("tags with a key that they cannot have", "put it under properties"),
+    "unknown_type": ("tags of an unknown type", "give track, identify or group"),
+    "too_many_events": ("tags with over 100 events", "log a line for each"),
+    "regex_timeout": ("lines on which a rule's regex took too long", "write it more simply"),
+    "unreadable": ("lines with a value that raises when it is read", "log plain values"),
+    "own_thread": ("lines that on_error logged", "do not log events there"),
+    "no_write_code": ("events without a write code", "set USERLENS_WRITE_CODE"),
+    "disabled": ("events while disabled", "take the setting disabled away"),
+    "queue_full": ("events that found the buffer full", "see why delivery is slow, or set spool"),
+    "expired": ("events that were too old", "see why delivery failed for so long"),
+    "attempts_exhausted": ("events that failed while others passed", "see spool dead-letters"),
+    "shutdown": ("events the exit had no time for", "raise shutdown_timeout, or set spool"),
+    "closed": ("events after shutdown()", "log before it"),
+    "internal": ("events lost by an error of ours", "report it"),
+    "spool_full": ("events that had to make room in the spool", "raise spool_max_bytes"),
+    "spool_expired": ("events too old in the spool", "raise spool_max_age"),
+    "spool_damaged": ("events of a damaged spool", "look at the disk"),
+    "rejected": (
+        "events that Userlens refused",
+        "see the reason on the userlens_instrument logger",
+    ),
+    "too_large": ("events too large for Userlens", "send less, see max_body_bytes"),
+}
+_HELD_BACK = {
+    "unavailable": ("Userlens cannot be reached, or is down", "userlens-instrument check"),
+    "unauthorized": ("Userlens refuses the write code", "copy it again from Userlens' settings"),
+    "redirect": ("the URL redirects", "correct events_url and raw_url"),
+    "tls": ("the certificate cannot be verified", "userlens-instrument check"),
+}
+
+
+def _of_client(client: Client | None) -> Iterator[Finding]:
+    for name, near in misspelled_variables():
+        yield Finding(
+            code="misspelled",
+            severity="maybe",
+            where=f"variable {name}",
+            problem="it is no setting, and ignored",
+            fix=f"did you mean {near}?",
+        )
+    try:
+        settings = Settings.load({}) if client is None else client.settings
+    except UserlensError as error:
+        yield Finding(
+            code="settings",
+            severity="lost",
+            where="the environment",
+            problem=str(error).partition("; ")[0],
+            fix=str(error).partition("; ")[2],
+        )
+        return
+    yield from _of_settings(settings)
+    for one in list(registry.clients.values()):
+        yield from _of_stats(one)
+
+
+def _of_settings(settings: Settings) -> Iterator[Finding]:
+    where = "the default client" if registry.default else "the environment"
+    if settings.disabled:
+        yield Finding(
+            code="disabled",
+            severity="lost",
+            where=where,
+            problem="disabled is set: every event is counted as dropped",
+            fix="take it away",
+        )
+    elif settings.dry_run:
+        yield Finding(
+            code="dry_run",
+            severity="lost",
+            where=where,
+            problem="dry_run is set: nothing is sent",
+            fix="take it away",
+        )
+    elif settings.write_code is None and not (registry.clients and not registry.default):
+        yield Finding(
+            code="no_write_code",
+            severity="lost",
+            where=where,
+            problem="there is no write code",
+            fix="set USERLENS_WRITE_CODE, or call configure(write_code=…)",
+        )
+
+
+def _of_stats(client: Client) -> Iterator[Finding]:
+    stats = client.stats()
+    where = client.settings.events_url
+    if stats.held_back is not None:
+        problem, fix = _HELD_BACK[stats.held_back]
+        yield Finding(
+            code="held_back",
+            severity="lost",
+            where=where,
+            problem=f"{problem}: {stats.pending} events are held, and tried again",
+            fix=fix,
+        )
+    for kind in ("invalid", "dropped", "refused"):
+        for reason, number in getattr(stats, kind).items():
+            problem, fix = REASONS.get(reason, (f"{kind}: {reason}", "see the README"))
+            yield Finding(
+                code=reason,
+                severity="maybe",
+                where=where,
+                problem=f"{number} so far: {problem}",
+                fix=fix,
+            )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
