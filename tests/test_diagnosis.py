@@ -253,6 +253,7 @@ def test_a_logger_that_there_is_not_yet(configured, logger):
         (finding.code, found.arrives) for finding in found.findings
     ]
     assert "what holds for diagnosed.one will" in found.findings[0].problem
+    assert "nobody has asked for it yet" in str(found)
 
 
 @pytest.mark.parametrize("name", ["", "root"])
@@ -309,6 +310,24 @@ class Merging(logging.LoggerAdapter):
         return msg, kwargs
 
 
+def test_an_adapter_of_an_adapter(configured, logger):
+    """
+    Every layer drops what it is given.
+    """
+    adapter = logging.LoggerAdapter(logging.LoggerAdapter(logger, {}), {})
+
+    assert ["adapter", "adapter"] == codes(diagnose(adapter))
+
+
+def test_a_handler_behind_another(configured, logger):
+    """
+    A MemoryHandler hands on to ours.
+    """
+    logger.handlers[:] = [logging.handlers.MemoryHandler(10, target=UserlensHandler())]
+
+    assert [] == codes(diagnose(logger))
+
+
 def test_an_adapter_of_its_own(configured, logger):
     """
     One with a process() of its own knows what it does.
@@ -316,9 +335,6 @@ def test_an_adapter_of_its_own(configured, logger):
     assert [] == codes(diagnose(Merging(logger, {})))
 
 
-@pytest.mark.skipif(
-    sys.version_info < (3, 12), reason="a QueueHandler knows its listener from 3.12 on"
-)
 def test_behind_a_queue(configured, logger):
     """
     Our handler behind a QueueHandler gets what is left of the record.
@@ -336,7 +352,13 @@ def test_a_queue_of_somebody_else(configured, logger):
     """
     logger.handlers[:] = [logging.handlers.QueueHandler(queue.SimpleQueue())]
 
+    queue_handler = logger.handlers[0]
+    queue_handler.listener = logging.handlers.QueueListener(
+        queue_handler.queue, logging.NullHandler()
+    )
     assert ["no_handler"] == codes(diagnose(logger))
+    queue_handler.listener = None
+    assert ["behind_a_queue"] == codes(diagnose(logger))
 
 
 # ---------------------------------------------------------------- all of it
@@ -428,8 +450,57 @@ def test_a_cached_chain(configured):
     log.info("First")
     structlog.configure(processors=[UserlensProcessor(), JSON])
 
+    assert ["cached_chain"] == codes(diagnose(log))
     assert ["cached_chain"] == codes(diagnose(log.bind()))
     assert ["cached_chain"] == codes(diagnose(chain(JSON)))
+
+
+def test_to_look_at_a_logger_does_not_bind_it(configured):
+    """
+    One that was never used gets its chain later, from whatever is configured then.
+    """
+    structlog.configure(processors=[JSON], cache_logger_on_first_use=True)
+    log = structlog.get_logger()
+    assert ["no_processor"] == codes(diagnose(log))
+
+    structlog.configure(processors=[UserlensProcessor(), JSON])
+
+    assert [] == codes(diagnose(log))
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_chain_that_goes_by_the_level_of_the_stdlib_logger(configured, logger, used):
+    """
+    filter_by_level asks the logger that is wrapped.
+    """
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, UserlensProcessor(), JSON],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    log = structlog.get_logger(logger.name)
+    if used:
+        log = log.bind()
+    assert [] == codes(diagnose(log))
+    logger.setLevel(logging.ERROR)
+
+    assert ["level"] == codes(diagnose(log))
+    assert [] == codes(diagnose(log, level="ERROR"))
+
+
+def test_a_level_that_is_configured_for_all(configured):
+    """
+    The class that is configured leaves out what is below its level, for every logger.
+    """
+    structlog.configure(
+        processors=[UserlensProcessor(), JSON],
+        wrapper_class=structlog.make_filtering_bound_logger("ERROR"),
+    )
+    logging.getLogger().setLevel(logging.INFO)
+
+    for asked in (None, structlog.get_logger()):
+        assert ["structlog_level"] == codes(diagnose(asked))
 
 
 def test_the_level_of_a_structlog_logger(configured):
@@ -481,6 +552,22 @@ def test_settings(logger, monkeypatch, variables, expected):
 
     assert expected in codes(found)
     assert "x" not in [finding.problem for finding in found.findings]
+
+
+def test_a_client_of_its_own(logger):
+    """
+    What counts are the settings of the handlers and processors on the way, not the default's.
+    """
+    userlens.configure(dry_run=True)
+    logger.handlers[:] = [UserlensHandler(write_code=WRITE_CODE)]
+    assert [] == codes(diagnose(logger))
+    logger.addHandler(UserlensHandler(write_code=WRITE_CODE, disabled=True))
+    assert ["disabled"] == codes(diagnose(logger))
+    client = userlens.Client(userlens.Settings(write_code=WRITE_CODE))
+
+    assert [] == codes(diagnose(chain(UserlensProcessor(client), JSON)))
+    assert ["dry_run"] == codes(diagnose(chain(UserlensProcessor(), JSON)))
+    client.close(0)
 
 
 def test_what_has_been_counted(logger):

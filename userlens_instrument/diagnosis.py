@@ -103,7 +103,7 @@ def diagnose(logger: Any = None, *, level: int | str = "INFO") -> Diagnosis:
         raise ValueError(f"level is none: {str(level)[:32]!r}; give a number or a name")
     findings: list[Finding] = []
     subject = "all loggers"
-    if isinstance(logger, logging.LoggerAdapter):
+    while isinstance(logger, logging.LoggerAdapter):
         findings += _of_adapter(logger)
         logger = logger.logger
     if logger is None:
@@ -116,7 +116,7 @@ def diagnose(logger: Any = None, *, level: int | str = "INFO") -> Diagnosis:
     else:
         subject = "logger of structlog"
         findings += _of_chain(logger, number)
-    findings += _of_client(registry.default)
+    findings += _of_clients(_entrances_of(logger))
     order = ("lost", "maybe", "note")
     findings.sort(key=lambda finding: order.index(finding.severity))
     return Diagnosis(subject=subject, findings=tuple(findings))
@@ -174,7 +174,7 @@ def _of_logger(asked: str | logging.Logger, level: int) -> Iterator[Finding]:
             code="no_such_logger",
             severity="note",
             where=f"logger {asked}",
-            problem=f"there is none yet; what holds for {logger.name} will hold for it",
+            problem=f"nobody has asked for it yet; what holds for {logger.name} will hold for it",
             fix="look again once it has logged",
         )
     yield from _of_level(logger, level, is_itself=is_itself)
@@ -265,13 +265,13 @@ def _of_handlers(logger: logging.Logger, level: int) -> Iterator[Finding]:
             )
     if ours:
         return
-    if any(_is_behind(queue) for queue in queues):
+    if any(map(_may_be_behind, queues)):
         yield Finding(
             code="behind_a_queue",
             severity="maybe",
             where=f"logger {logger.name}",
-            problem="our handler is behind a QueueHandler, which formats records: "
-            "template, arguments, dicts in msg and contextvars are gone there",
+            problem="a handler of ours behind its QueueHandler, if there is one, gets formatted "
+            "records: template, arguments, dicts in msg and contextvars are gone there",
             fix="attach it to the logger itself: it never waits, and needs no queue",
         )
         return
@@ -303,31 +303,50 @@ def _on_the_way(
     queues: list[logging.handlers.QueueHandler] = []
     place: logging.Logger | None = logger
     while place is not None:
-        for handler in place.handlers:
-            if isinstance(handler, UserlensHandler):
-                ours.append(handler)
-            elif isinstance(handler, logging.handlers.QueueHandler):
-                queues.append(handler)
+        ours += _ours_on(place)
+        queues += [one for one in place.handlers if isinstance(one, logging.handlers.QueueHandler)]
         if not place.propagate:
             return ours, queues, place
         place = place.parent
     return ours, queues, None
 
 
+def _ours_on(logger: logging.Logger) -> list[UserlensHandler]:
+    targets = map(_target_of, logger.handlers)
+    return [handler for handler in targets if isinstance(handler, UserlensHandler)]
+
+
+def _target_of(handler: logging.Handler) -> logging.Handler:
+    """Return what a handler hands its records on to, as a MemoryHandler does; else itself."""
+    for _ in range(_DEEPEST):
+        target = getattr(handler, "target", None)
+        if not isinstance(target, logging.Handler):
+            break
+        handler = target
+    return handler
+
+
+def _loggers() -> list[logging.Logger]:
+    root = logging.getLogger()
+    known = list(root.manager.loggerDict.values())
+    return [root, *(one for one in known if isinstance(one, logging.Logger))]
+
+
 def _above(stop: logging.Logger | None) -> logging.Logger | None:
     """Return the first logger above *stop* with a handler of ours."""
     place = None if stop is None else stop.parent
     while place is not None:
-        if any(isinstance(handler, UserlensHandler) for handler in place.handlers):
+        if _ours_on(place):
             return place
         place = place.parent
     return None
 
 
-def _is_behind(queue: logging.handlers.QueueHandler) -> bool:
-    listener = getattr(queue, "listener", None)  # from 3.12 on
-    handlers = getattr(listener, "handlers", ())
-    return any(isinstance(handler, UserlensHandler) for handler in handlers)
+def _may_be_behind(queue: logging.handlers.QueueHandler) -> bool:
+    listener = getattr(queue, "listener", None)
+    if listener is None:
+        return True  # before 3.12, or by hand: nobody knows
+    return any(isinstance(_target_of(handler), UserlensHandler) for handler in listener.handlers)
 
 
 def _why_gone() -> str:
@@ -364,14 +383,8 @@ def _of_root(level: int) -> Iterator[Finding]:
             fix="nothing to do",
         )
         return
-    loggers = [
-        root,
-        *(one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger)),
-    ]
-    has_handler = any(
-        isinstance(handler, UserlensHandler) for one in loggers for handler in one.handlers
-    )
-    if not has_handler and not _has_processor():
+    loggers = _loggers()
+    if not any(map(_ours_on, loggers)) and not _has_processor():
         yield Finding(
             code="no_entrance",
             severity="lost",
@@ -384,6 +397,10 @@ def _of_root(level: int) -> Iterator[Finding]:
     for one in loggers:
         if one.disabled and one.handlers:
             yield from _of_level(one, logging.CRITICAL, is_itself=True)
+
+
+# A handler that hands on to a handler that hands on: no more than this.
+_DEEPEST = 8
 
 
 # ---------------------------------------------------------------- structlog
@@ -416,20 +433,57 @@ def _has_processor() -> bool:
     return structlog is not None and any(map(_is_ours, structlog.get_config()["processors"]))
 
 
+def _bound(logger: Any) -> Any:
+    """
+    Return the bound logger that a logger of structlog is, or has cached; None if there is none.
+
+    A lazy proxy is not bound to find out: with cache_logger_on_first_use that
+    would fix its chain for good.
+    """
+    proxy = sys.modules["structlog._config"].BoundLoggerLazyProxy
+    if not isinstance(logger, proxy):
+        return logger
+    return logger.bind() if "bind" in vars(logger) else None
+
+
+def _chain_of(logger: Any) -> list[Any]:
+    structlog = sys.modules.get("structlog")
+    if structlog is None:
+        return []
+    chain = None
+    if logger is not None:
+        chain = getattr(_bound(logger), "_processors", None) or getattr(logger, "_processors", None)
+    return list(structlog.get_config()["processors"] if chain is None else chain)
+
+
 def _of_chain(logger: Any, level: int) -> Iterator[Finding]:
     structlog = sys.modules.get("structlog")
     if structlog is None:
         return
     configured = list(structlog.get_config()["processors"])
-    own = getattr(logger, "_processors", None)
-    chain = configured if own is None else list(own)
+    chain = _chain_of(logger)
     places = [place for place, each in enumerate(chain) if _is_ours(each)]
     if not places:
-        yield from _of_missing_processor(chain, configured, is_own=own is not None, asked=logger)
-    else:
-        yield from _of_order(chain, places[0])
-    if logger is not None:
-        yield from _of_bound_level(logger, level)
+        is_own = list(map(id, chain)) != list(map(id, configured))
+        yield from _of_missing_processor(chain, configured, is_own=is_own, asked=logger)
+        return
+    yield from _of_order(chain, places[0])
+    yield from _of_bound_level(logger, level)
+    wrapped = getattr(_bound(logger), "_logger", None) if logger is not None else None
+    if wrapped is None:
+        wrapped = _wrapped_by(logger)
+    if isinstance(wrapped, logging.Logger) and "filter_by_level" in map(_name_of, chain):
+        yield from _of_level(wrapped, level, is_itself=True)
+
+
+def _wrapped_by(proxy: Any) -> logging.Logger | None:
+    """Return the stdlib logger that a lazy proxy will wrap, if there is one of its name."""
+    structlog = sys.modules["structlog"]
+    factory = structlog.get_config()["logger_factory"]
+    args = getattr(proxy, "_logger_factory_args", ())
+    if "stdlib" in type(factory).__module__ and args and isinstance(args[0], str):
+        return _find(args[0])[0]
+    return None
 
 
 def _of_missing_processor(
@@ -509,17 +563,18 @@ def _of_order(chain: list[Any], ours: int) -> Iterator[Finding]:
 
 
 def _of_bound_level(logger: Any, level: int) -> Iterator[Finding]:
-    name = logging.getLevelName(level).lower()
-    try:
-        method = getattr(logger.bind() if hasattr(logger, "bind") else logger, name, None)
-    except Exception:
-        return
+    structlog = sys.modules["structlog"]
+    bound = None if logger is None else _bound(logger)
+    kind: Any = type(bound)
+    if bound is None:
+        kind = getattr(logger, "_wrapper_class", None) or structlog.get_config()["wrapper_class"]
+    method = getattr(kind, logging.getLevelName(level).lower(), None)
     if getattr(method, "__name__", "") == "_nop":
         yield Finding(
             code="structlog_level",
             severity="lost",
-            where="this logger's class",
-            problem=f"make_filtering_bound_logger() leaves out {name}",
+            where=f"structlog's {kind.__name__}",
+            problem=f"make_filtering_bound_logger() leaves out {logging.getLevelName(level)}",
             fix="give it a lower level, or use userlens_instrument.track()",
         )
 
@@ -572,7 +627,18 @@ _HELD_BACK = {
 }
 
 
-def _of_client(client: Client | None) -> Iterator[Finding]:
+def _entrances_of(logger: Any) -> list[UserlensHandler | UserlensProcessor]:
+    """Return the handlers and processors of ours that lines of *logger* meet."""
+    if isinstance(logger, (str, logging.Logger)):
+        return list(_on_the_way(_find(logger)[0])[0])
+    processors = [each for each in _chain_of(logger) if isinstance(each, UserlensProcessor)]
+    if logger is not None:
+        return list(processors)
+    handlers = [handler for one in _loggers() for handler in _ours_on(one)]
+    return [*handlers, *processors]
+
+
+def _of_clients(entrances: list[UserlensHandler | UserlensProcessor]) -> Iterator[Finding]:
     for name, near in misspelled_variables():
         yield Finding(
             code="misspelled",
@@ -581,24 +647,35 @@ def _of_client(client: Client | None) -> Iterator[Finding]:
             problem="it is no setting, and ignored",
             fix=f"did you mean {near}?",
         )
-    try:
-        settings = Settings.load({}) if client is None else client.settings
-    except UserlensError as error:
-        yield Finding(
-            code="settings",
-            severity="lost",
-            where="the environment",
-            problem=str(error).partition("; ")[0],
-            fix=str(error).partition("; ")[2],
-        )
-        return
-    yield from _of_settings(settings)
-    for one in list(registry.clients.values()):
-        yield from _of_stats(one)
+    asked: dict[str, Settings] = {}
+    uses_default = not entrances
+    for entrance in entrances:
+        own = entrance.settings
+        uses_default = uses_default or own is None
+        if own is not None:
+            asked[repr(entrance)] = own
+    if uses_default:
+        default = registry.default
+        try:
+            settings = Settings.load({}) if default is None else default.settings
+        except UserlensError as error:
+            problem, _, fix = str(error).partition("; ")
+            yield Finding(
+                code="settings",
+                severity="lost",
+                where="the environment",
+                problem=problem,
+                fix=fix,
+            )
+        else:
+            asked["the environment" if default is None else "the default client"] = settings
+    for where, each in asked.items():
+        yield from _of_settings(each, where)
+    for client in list(registry.clients.values()):
+        yield from _of_stats(client)
 
 
-def _of_settings(settings: Settings) -> Iterator[Finding]:
-    where = "the default client" if registry.default else "the environment"
+def _of_settings(settings: Settings, where: str) -> Iterator[Finding]:
     if settings.disabled:
         yield Finding(
             code="disabled",
@@ -615,7 +692,7 @@ def _of_settings(settings: Settings) -> Iterator[Finding]:
             problem="dry_run is set: nothing is sent",
             fix="take it away",
         )
-    elif settings.write_code is None and not (registry.clients and not registry.default):
+    elif settings.write_code is None:
         yield Finding(
             code="no_write_code",
             severity="lost",

@@ -334,6 +334,11 @@ class UserlensHandler(logging.Handler):
             del fields["request"]
         return fields
 
+    @property
+    def settings(self) -> Settings | None:
+        """Its own settings, or those of its client; None for those of the default client."""
+        return self._settings if self._given is None else self._given.settings
+
     def _client(self) -> Client:
         if self._given is not None:
             return self._given

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from userlens_instrument._core.rules import Match, Ruleset
     from userlens_instrument._delivery.rulebook import Book
     from userlens_instrument.exceptions import InvalidEventError
+    from userlens_instrument.settings import Settings
 
 
 TAG = "userlens_event"
@@ -199,6 +200,11 @@ class UserlensProcessor:
         if sender.call:
             sender.ring()
         return True
+
+    @property
+    def settings(self) -> Settings | None:
+        """Those of its client; None for those of the default client."""
+        return None if self._client is None else self._client.settings
 
     def _find_client(self) -> Client:
         return self._client or default_client()

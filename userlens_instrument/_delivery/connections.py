@@ -217,10 +217,8 @@ class Route(ABC):
             headers: Those of every request.
             most: Most idle connections kept.
         """
-        parts = urlsplit(base)
-        # A proxy is for the way out; what is on this machine is not there.
-        proxy = None if _is_this_machine(parts.hostname) else getproxies().get(parts.scheme)
-        if proxy and not proxy_bypass(parts.netloc):
+        proxy = proxy_of(base)
+        if proxy is not None:
             return _Proxied(base, proxy, headers, most)
         return _Direct(base, headers, most)
 
@@ -259,6 +257,14 @@ class Route(ABC):
             with suppress(Exception):  # such as: the socket was closed already
                 # Not close(): that would wait for a response that is being read.
                 os.close(connection.sock.detach())
+
+
+def proxy_of(url: str) -> str | None:
+    """Return the proxy that the environment has for *url*; None for the direct way."""
+    parts = urlsplit(url)
+    # A proxy is for the way out; what is on this machine is not there.
+    proxy = None if _is_this_machine(parts.hostname) else getproxies().get(parts.scheme)
+    return proxy if proxy and not proxy_bypass(parts.netloc) else None
 
 
 def _is_this_machine(host: str | None) -> bool:

@@ -40,6 +40,7 @@ class Command(Protocol):
 
 # Name, one line of help, and the module, or its name.
 _COMMANDS: tuple[tuple[str, str, Command | str], ...] = (
+    ("check", "see whether this machine can deliver, and if not, what to do about it", "check"),
     ("demo", "see log lines become events, on this machine, in a few seconds", "demo"),
     ("inspector", "run a local Userlens that checks and shows what it is sent", "inspector"),
     ("rules", "check a file of rules: which lines that are logged become which events", "rules"),
@@ -114,7 +115,8 @@ def _make_parser(asked: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.set_defaults(command=None)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    # With its *prog*, or argparse would format a usage for it: a twentieth of a start.
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", prog=PROGRAM)
     for name, summary, module in _COMMANDS:
         sub = commands.add_parser(
             name, help=summary, description=f"{summary.capitalize()}.", allow_abbrev=False
