@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from userlens_instrument.cli import main
 
 
+EXAMPLES = Path(__file__).parents[2] / "examples" / "rules"
 GOOD = """
 [[rule]]
 message = "Invoice %s paid by %s"
@@ -191,3 +193,11 @@ def test_bad_arguments(arguments, capsys):
 
     assert 2 == caught.value.code
     assert 1 == len(capsys.readouterr().err.splitlines())
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
+def test_the_rules_of_the_examples(path, capsys):
+    """
+    Each file of examples/rules is right.
+    """
+    assert 0 == main(["rules", "check", str(path)]), capsys.readouterr().out
