@@ -176,7 +176,7 @@ class Client:
     def road(self, reader: Reader, *, tag: str, text: str, never: frozenset[str]) -> Road | None:
         """Return the short way for an entrance, see `Shapes`; None if no event is sent at all."""
         encode = flat_encoder()
-        if self._mute is not None or encode is None:
+        if self._mute is not None or encode is None or self.settings.trace_context:
             return None
         shapes = Shapes(reader, self.settings, tag=tag, text=text, never=never)
         return Road(self, shapes, encode)
@@ -286,6 +286,8 @@ class Client:
             self.hostile(error, call_site)
 
     def _send(self, event: Event) -> None:
+        if self.settings.trace_context and isinstance(event, Track):
+            event = _traced(event)
         encoded = self._encoder.encode(event)
         ledger = self.sender.ledger
         if encoded.cut:
@@ -373,6 +375,14 @@ class Client:
     def stats(self) -> Stats:
         """Return what became of every event so far."""
         return self.sender.stats()
+
+    def oldest_age(self) -> float:
+        """
+        Return the age of the oldest event that is held, in seconds; 0.0 if none is.
+
+        .. versionadded:: 0.1.0
+        """
+        return self.sender.oldest_age()
 
 
 def _mute(settings: Settings) -> str | None:
@@ -665,6 +675,23 @@ def structlog_context() -> Mapping[str, Any]:
         return {}
     context: Mapping[str, Any] = module.get_contextvars()
     return context
+
+
+def _traced(event: Track) -> Track:
+    """
+    Return *event* with the ids of OpenTelemetry's current span, where it has none of these names.
+
+    Without importing it: who has not imported it has no span.
+    """
+    module = sys.modules.get("opentelemetry.trace")
+    if module is None:
+        return event
+    span = module.get_current_span().get_span_context()
+    if not span.is_valid:
+        return event
+    # As W3C Trace Context writes them.
+    ids = {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
+    return replace(event, properties={**ids, **(event.properties or {})})
 
 
 def unreadable(find: Callable[[], Client], error: Exception, site: Callable[[], str]) -> None:

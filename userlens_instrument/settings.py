@@ -115,6 +115,8 @@ class Settings:
         rules: Path of a TOML file of rules, or a list of rules as dicts: which lines that
             are logged without a tag become events, see docs/rules.md.
         rules_reload: Read the file again when it has changed, looking at most every ten seconds.
+        trace_context: Give each track the ``trace_id`` and ``span_id`` of OpenTelemetry's current
+            span, if there is one.
         flush_on_sigterm: Deliver what is held when SIGTERM comes and nobody else handles it.
         dry_run: Do everything but open a socket; every event counts as delivered.
         debug: Say each delivery in a line of diagnostics (never its properties).
@@ -168,6 +170,7 @@ class Settings:
     spool_max_age: float = 7 * 86_400.0
     rules: str | InlineRules | None = None
     rules_reload: bool = False
+    trace_context: bool = False
     flush_on_sigterm: bool = False
     dry_run: bool = False
     debug: bool = False
@@ -562,6 +565,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "group_id_keys": _check_keys,
     "rules": _check_rules,
     "rules_reload": _check_flag,
+    "trace_context": _check_flag,
     "flush_on_sigterm": _check_flag,
     "dry_run": _check_flag,
     "debug": _check_flag,

@@ -559,6 +559,21 @@ class Schedule:
             lane.tail = head
         head.next = head.next.next
 
+    def oldest_age(self, now: float, wall: float) -> float:
+        """
+        Return the age of the oldest event that is held, in seconds; 0.0 if none is.
+
+        Args:
+            now: The monotonic time, in seconds.
+            wall: Seconds since the epoch: what a spool has kept is older than this process.
+        """
+        ages = [
+            wall - head.payload.at if head.payload.at else now - head.since
+            for head in (lane.head for lane in self._lanes.values())
+            if head is not None
+        ]
+        return max(0.0, *ages) if ages else 0.0
+
     def payloads(self) -> list[AnyPayload]:
         """Return everything that is held, in the order in which it was added."""
         held = sorted((one for lane in self._lanes.values() for one in lane), key=_seq)

@@ -110,6 +110,10 @@ class _Barrier:
             self.done.set()
 
 
+#: Called after each request, on the thread that made it: seconds that it took, and its answer.
+request_watchers: list[Callable[[float, Answer], object]] = []
+
+
 class Sender:
     """
     Delivers payloads in the background, one user's in order, users side by side.
@@ -767,7 +771,7 @@ class Sender:
         lock = self._lock
         answer = _NONE
         what = ""
-        started = self._clock.monotonic()
+        started = ended = self._clock.monotonic()
         try:
             path, body, what = self._request(attempt, schedule)
             answer = self._transport.send(path, body, timeout=timeout)
@@ -777,10 +781,13 @@ class Sender:
             answer = Answer(failure=Failure.INTERNAL, detail=type(error).__name__)
         finally:
             with lock:
-                self._moved = self._clock.monotonic()
-                self._took += (self._moved - started - self._took) * _NEWEST
+                self._moved = ended = self._clock.monotonic()
+                self._took += (ended - started - self._took) * _NEWEST
                 if self._schedule is schedule:
                     self._settle(attempt, answer)
+        for watch in request_watchers:
+            with suppress(Exception):  # somebody else's
+                watch(ended - started, answer)
         if self._settings.debug:
             outcome = answer.status if answer.failure is None else answer.failure.value
             self._say(None, f"debug: {what}: {outcome}")
@@ -1170,6 +1177,14 @@ class Sender:
         if self._exit_seconds is not None and not is_own_thread():
             self.finish_at_exit(self._exit_seconds, self._last_words)
             self._last_words()
+
+    def oldest_age(self) -> float:
+        """Return the age of the oldest event that is held, in seconds; 0.0 if none is."""
+        with self._locked(_STATS_PATIENCE) as locked:
+            if not locked:
+                return 0.0
+            self._admit_now()
+            return self._schedule.oldest_age(self._clock.monotonic(), self._clock.wall())
 
     def stats(self) -> Stats:
         """Return what became of every event so far."""
