@@ -21,7 +21,6 @@ from structlog.stdlib import (
     LoggerFactory,
     PositionalArgumentsFormatter,
     ProcessorFormatter,
-    render_to_log_args_and_kwargs,
     render_to_log_kwargs,
 )
 from structlog.testing import capture_logs
@@ -50,10 +49,13 @@ BRIDGES = {
     "JSON": [add_log_level, PositionalArgumentsFormatter(), JSONRenderer()],
     "wrap_for_formatter": [PositionalArgumentsFormatter(), ProcessorFormatter.wrap_for_formatter],
     "kwargs": [PositionalArgumentsFormatter(), render_to_log_kwargs],
-    "args and kwargs": [render_to_log_args_and_kwargs],
     "renamed": [PositionalArgumentsFormatter(), EventRenamer("msg"), JSONRenderer()],
     "another dict": [PositionalArgumentsFormatter(), lambda *line: {**line[2]}, JSONRenderer()],
 }
+
+
+if hasattr(structlog.stdlib, "render_to_log_args_and_kwargs"):  # from 25.1 on
+    BRIDGES["args and kwargs"] = [structlog.stdlib.render_to_log_args_and_kwargs]
 
 
 def plain(events):

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from userlens_instrument.settings import Settings
+
 
 #: What goes on PYTHONPATH.
 FOLDER: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "_bootstrap")  # noqa: PTH118, PTH120 - text in, text out
@@ -40,6 +42,9 @@ _BLINDING: Final = {
 }
 # Linux reads no more of a line with an interpreter.
 _LONGEST_SHEBANG: Final = 256
+
+# A rule is some hundred characters.
+_USUAL_RULES: Final = 2**20
 
 _EPILOG: Final = """\
 examples:
@@ -141,10 +146,7 @@ def _environment(args: argparse.Namespace) -> dict[str, str]:
     # This one names a function of the program's, which cannot be imported here.
     checked = {name: text for name, text in environ.items() if name != "USERLENS_ON_ERROR"}
     settings = Settings.load(given, checked)
-    if settings.rules is not None:
-        from userlens_instrument._delivery.rulebook import shared_book  # noqa: PLC0415 - heavy
-
-        shared_book(settings)
+    _check_rules(settings)
     # As absolute paths: the program may change its directory before it logs.
     for name in ("rules", "spool"):
         path = getattr(settings, name)
@@ -152,6 +154,31 @@ def _environment(args: argparse.Namespace) -> dict[str, str]:
             environ[f"USERLENS_{name.upper()}"] = path
     _forget_coercion(environ)
     return environ
+
+
+def _check_rules(settings: Settings) -> None:
+    """
+    Check the rules of *settings*, if there are any.
+
+    Raises:
+        RulesError: If they are wrong, or cannot be read.
+    """
+    if settings.rules is None:
+        return
+    from userlens_instrument._core.redact import compile_redactor  # noqa: PLC0415 - as above
+    from userlens_instrument._core.rulefile import read_text  # noqa: PLC0415 - as above
+
+    try:
+        with open(str(settings.rules), encoding="utf-8-sig") as file:  # noqa: PTH123 - as above
+            text = file.read(_USUAL_RULES)
+    except (OSError, ValueError):
+        text = ""
+    if 0 < len(text) < _USUAL_RULES and not read_text(text, compile_redactor(settings.redact))[1]:
+        return
+    # For what is unusual or wrong, and says so: it takes as long to import as all the rest.
+    from userlens_instrument._delivery.rulebook import shared_book  # noqa: PLC0415 - as above
+
+    shared_book(settings)
 
 
 def _forget_coercion(environ: dict[str, str]) -> None:
