@@ -19,6 +19,16 @@ from userlens_instrument import UserlensHandler, UserlensProcessor, diagnose
 from userlens_instrument.diagnosis import REASONS, Diagnosis, Finding
 
 
+@pytest.fixture(autouse=True)
+def no_handlers():
+    """Take away what other tests have left on loggers of theirs."""
+    for one in [logging.root, *logging.Logger.manager.loggerDict.values()]:
+        if isinstance(one, logging.Logger):
+            one.handlers[:] = [
+                each for each in one.handlers if not isinstance(each, UserlensHandler)
+            ]
+
+
 @pytest.fixture
 def configured():
     """A client that would send, so that nothing of it is found."""

@@ -272,11 +272,6 @@ class UserlensHandler(logging.Handler):
         client = self._first(message, record) if matches else None
         if client is None:
             return
-        if type(message) is str and client.once.was_promised(
-            record.thread, message, record.created
-        ):
-            client.sender.ledger.count("duplicates")
-            return
         found = Record(
             fields=line.fields, message=message, created=record.created, context=structlog_context
         )

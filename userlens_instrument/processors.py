@@ -13,7 +13,7 @@ from userlens_instrument._core.shape import FLAT, flat_id, is_stamp
 from userlens_instrument._core.times import parse_time
 from userlens_instrument._delivery.clock import SystemClock
 from userlens_instrument._delivery.rulebook import books
-from userlens_instrument._delivery.threads import is_own_thread, own_thread, this_thread
+from userlens_instrument._delivery.threads import is_own_thread, own_thread
 from userlens_instrument.client import (
     Client,
     Road,
@@ -132,12 +132,12 @@ class UserlensProcessor:
             if type(event_dict) is dict:
                 if self._tag in event_dict:
                     if not self._take(event_dict):
-                        self._capture(event_dict, logger)
+                        self._capture(event_dict)
                 elif books:
                     self._go_by_rules(logger, method_name, event_dict)
             elif isinstance(event_dict, MutableMapping):
                 if self._tag in event_dict:
-                    self._capture(event_dict, logger)
+                    self._capture(event_dict)
                 elif books:
                     self._go_by_rules(logger, method_name, event_dict)
         except Exception as error:
@@ -209,7 +209,7 @@ class UserlensProcessor:
     def _find_client(self) -> Client:
         return self._client or default_client()
 
-    def _capture(self, event_dict: MutableMapping[str, Any], logger: object) -> None:
+    def _capture(self, event_dict: MutableMapping[str, Any]) -> None:
         tag = event_dict[self._tag]
         names = tuple(event_dict) if tag is True and not self._keep_tag else None
         if not self._keep_tag:
@@ -222,7 +222,7 @@ class UserlensProcessor:
             return
         # Within a ProcessorFormatter: the stdlib record, or a copy of it.
         record: logging.LogRecord | None = event_dict.get("_record")
-        if not self._first(client, event_dict, record, logger):
+        if not self._first(client, event_dict, record):
             client.sender.ledger.count("duplicates")
             return
         text = text_of(event_dict)
@@ -242,9 +242,7 @@ class UserlensProcessor:
             if road is not None:
                 road.shapes.learn(names, text)
 
-    def _first(
-        self, client: Client, event_dict: MutableMapping[str, Any], record: Any, logger: object
-    ) -> bool:
+    def _first(self, client: Client, event_dict: MutableMapping[str, Any], record: Any) -> bool:
         """Return whether no other entrance has had this record, and note that we had it."""
         once = client.once
         if once.has_seen(event_dict.get("event")):
@@ -259,7 +257,7 @@ class UserlensProcessor:
                 # A tag without a mark would be an event twice.
                 del event_dict[self._tag]
         elif books and self._may_match(event_dict.get("event")):
-            _tell_later_entrances(client, event_dict, logger)
+            _mark(client, event_dict)
         return True
 
     # ------------------------------------------------------------ rules
@@ -294,7 +292,7 @@ class UserlensProcessor:
         method_name: str,
         event_dict: MutableMapping[str, Any],
         said: tuple[object, tuple[object, ...]] | None = None,
-    ) -> None:
+    ) -> bool:
         """
         Capture an event dict without a tag if a rule means it.
 
@@ -304,10 +302,13 @@ class UserlensProcessor:
             event_dict: The line; its text is replaced by an equal one if it was captured.
             said: The text before formatting and its positional arguments, where the
                 event dict has lost them.
+
+        Returns:
+            Whether it was captured now.
         """
         rules = self._rules()
         if rules is None:
-            return
+            return False
         text = event_dict.get("event")
         if text is None:
             text = text_of(event_dict)
@@ -324,7 +325,7 @@ class UserlensProcessor:
         if (type(message) is not str or message not in rules.messages) and (
             rules.others is None or not rules.others[name]
         ):
-            return
+            return False
         args = event_dict.get("positional_args") if said is None else said[1]
         line = Line(
             name,
@@ -336,26 +337,24 @@ class UserlensProcessor:
             context=structlog_context,
         )
         matches = rules.match(line)
-        if matches:
-            self._capture_matches(matches, line, event_dict, logger)
+        return bool(matches) and self._capture_matches(matches, line, event_dict)
 
     def _capture_matches(
         self,
         matches: list[Match | InvalidEventError],
         line: Line,
         event_dict: MutableMapping[str, Any],
-        logger: object,
-    ) -> None:
+    ) -> bool:
         client = self._find_client()
         if is_own_thread():
             client.sender.ledger.count("invalid", "own_thread")
-            return
+            return False
         record: logging.LogRecord | None = event_dict.get("_record")
         once = client.once
         token = getattr(record, "relativeCreated", record)
         if once.has_seen(text_of(event_dict)) or not (record is None or once.claim(token)):
             client.sender.ledger.count("duplicates")
-            return
+            return False
         found = Record(
             fields=line.fields,
             message=line.message,
@@ -363,7 +362,8 @@ class UserlensProcessor:
             context=structlog_context,
         )
         client.capture_matches(self._reader_for(client), matches, found, call_site)
-        _tell_later_entrances(client, event_dict, logger)
+        _mark(client, event_dict)
+        return True
 
     def _reader_for(self, client: Client) -> Reader:
         known, reader = self._reader
@@ -412,16 +412,6 @@ def _mark(client: Client, event_dict: MutableMapping[str, Any]) -> bool:
         if text is not None:
             break
     return False
-
-
-def _tell_later_entrances(
-    client: Client, event_dict: MutableMapping[str, Any], logger: object
-) -> None:
-    """Have a line that goes by rules, and has no tag to take off, known at the next entrance."""
-    text = text_of(event_dict)
-    _mark(client, event_dict)
-    if isinstance(logger, logging.Logger):
-        client.once.promise(this_thread(), text if type(text) is str else None, _wall())
 
 
 def _time_of(record: logging.LogRecord | None) -> float:

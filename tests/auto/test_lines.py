@@ -356,24 +356,25 @@ def test_a_context_that_cannot_be_copied_is_told(installed, events, diagnostics_
     assert "RuntimeError" in diagnostics_lines.get(timeout=5)[1]
 
 
-def test_a_record_that_cannot_be_compared_is_told(installed, events, diagnostics_lines):
-    """A repetition whose time is none does not get in anybody's way."""
-    logger = logging.getLogger("worker")
-    record = logger.makeRecord("worker", 30, "f", 1, "x", (), None)
-    record.created = None
-    configure(processors=[lambda *line: "text"], **STDLIB)
+@pytest.mark.parametrize("tagged", [False, True])
+def test_a_renderer_that_raises_costs_no_later_record(installed, events, tagged):
+    """The record that does not come of a line is not taken for the next one of its logger."""
 
-    def handle(message, *args, **kwargs):
-        logger.handle(record)
+    def explode(logger, name, fields):
+        raise RuntimeError
 
-    class Odd(logging.Logger):
-        warning = handle
+    configure(processors=[explode], **STDLIB)
+    more = {"userlens_event": True} if tagged else {}
+    with pytest.raises(RuntimeError):
+        get_logger("worker").warning("Work Done", user_id="u1", **more)
+    logging.getLogger("worker").warning(
+        "Work Done", extra={"userlens_event": True, "user_id": "u2"}
+    )
 
-    wrap_logger(Odd("worker"), wrapper_class=BoundLogger).warning("x", user_id="u1")
-
-    assert ["Work Done"] == [name for name, _, _ in events()]
-    assert {"unreadable": 1} == dict(installed.stats().invalid)
-    assert "TypeError" in diagnostics_lines.get(timeout=5)[1]
+    assert [("Work Done", "u1"), ("Work Done", "u2")] == sorted(
+        (name, user) for name, _, user in events()
+    )
+    assert 0 == installed.stats().duplicates
 
 
 def test_our_processors_can_be_copied_and_pickled():

@@ -6,10 +6,8 @@ from collections.abc import MutableMapping
 from os import getpid
 from typing import TYPE_CHECKING, Any
 
-from userlens_instrument._auto.gate import TAG, of_thread, skip_record
+from userlens_instrument._auto.gate import TAG, is_under_way, of_thread, skip_record
 from userlens_instrument._auto.lines import said_of
-from userlens_instrument._delivery.clock import SystemClock
-from userlens_instrument._delivery.threads import this_thread
 from userlens_instrument.client import call_site, default_client, unreadable
 from userlens_instrument.exceptions import UserlensError
 from userlens_instrument.handlers import UserlensHandler
@@ -20,8 +18,6 @@ if TYPE_CHECKING:
     import logging
 
     from userlens_instrument._auto.gate import TakeLine, TakeRecord
-    from userlens_instrument._core.rules import Line, Match
-    from userlens_instrument.exceptions import InvalidEventError
 
 
 # By the method of a stdlib logger that structlog calls.
@@ -50,15 +46,14 @@ class RecordHandler(UserlensHandler):
         if of_thread.repeats is None:
             self.emit(record)
             return
-        (logger, text), of_thread.repeats = of_thread.repeats, None
-        if logger != fields.get("name"):
+        (logger, call), of_thread.repeats = of_thread.repeats, None
+        if logger != fields.get("name") or not is_under_way(call):
             self.emit(record)
             return
         try:
             once = self._client().once
             # For a handler of the application's own that meets it, too.
             once.claim(fields.get("relativeCreated", record))
-            once.was_promised(fields.get("thread"), text, record.created)
             self._client().sender.ledger.count("duplicates")
         except Exception as error:
             unreadable(self._client, error, call_site)
@@ -78,7 +73,7 @@ class LineProcessor(UserlensProcessor):
             if isinstance(event_dict, MutableMapping) and TAG in event_dict:
                 copy: Any = event_dict.copy()  # type: ignore[attr-defined]
                 super().__call__(logger, method_name, copy)
-                self._expect(logger, _LEVELS.get(method_name), event_dict.get("event"))
+                skip_record(logger, _LEVELS.get(method_name))
                 return event_dict
         except Exception as error:
             unreadable(self._find_client, error, call_site)
@@ -91,23 +86,13 @@ class LineProcessor(UserlensProcessor):
         method_name: str,
         event_dict: MutableMapping[str, Any],
         said: tuple[object, tuple[object, ...]] | None = None,
-    ) -> None:
-        super()._go_by_rules(logger, method_name, event_dict, said or said_of(event_dict))
-
-    def _capture_matches(
-        self,
-        matches: list[Match | InvalidEventError],
-        line: Line,
-        event_dict: MutableMapping[str, Any],
-        logger: object,
-    ) -> None:
-        super()._capture_matches(matches, line, event_dict, logger)
-        self._expect(logger, line.level, event_dict.get("event"))
-
-    def _expect(self, logger: object, level: int | None, text: object) -> None:
-        """Have the record that *logger* makes of the line known; if it makes none, no other."""
-        if not skip_record(logger, level, text):
-            self._find_client().once.was_promised(this_thread(), text, SystemClock.wall())
+    ) -> bool:
+        captured = super()._go_by_rules(
+            logger, method_name, event_dict, said or said_of(event_dict)
+        )
+        if captured:
+            skip_record(logger, _LEVELS.get(method_name))
+        return captured
 
 
 def make_entrances() -> tuple[TakeRecord, TakeLine]:

@@ -12,6 +12,7 @@ TYPE_CHECKING = False  # without the weight of typing, as in the package itself
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
+    from types import FrameType
     from typing import Any
 
     TakeRecord = Callable[[logging.LogRecord], object]
@@ -35,32 +36,60 @@ class _OfThread(_thread._local):  # noqa: SLF001 - threading's, without its weig
 
     #: The event dict, its text before formatting, and the arguments, of the line under way.
     said: tuple[object, object, tuple[object, ...]] | None = None
-    #: The logger's name and the text of a line that has been taken, and is its next record.
-    repeats: tuple[str, object] | None = None
+    #: The logger's name, and the call within which a line that has been taken is its next record.
+    repeats: tuple[str, FrameType | None] | None = None
 
 
 of_thread = _OfThread()
 
 
-def skip_record(logger: Any, level: int | None, text: object) -> bool:
+# Frames between a processor and what calls the chain, and between that and a
+# record, at most: structlog's own are three and six.
+_NEAR = 32
+
+
+def skip_record(logger: Any, level: int | None) -> None:
     """
     Have the record that *logger* is about to make of a line on this thread not taken again.
 
     Args:
         logger: What structlog wraps; if it is none of `logging`, there is no record.
         level: The level's number; None if it is not known.
-        text: The line's text.
-
-    Returns:
-        Whether there will be one.
     """
     logging = sys.modules.get("logging")
     if logging is None or not isinstance(logger, logging.Logger):
-        return False
-    if level is not None and not logger.isEnabledFor(level):
-        return False
-    of_thread.repeats = (logger.name, text)
-    return True
+        return
+    if level is None or logger.isEnabledFor(level):
+        of_thread.repeats = (logger.name, _calls_chain())
+
+
+def _calls_chain() -> FrameType | None:
+    """Return the frame that runs the chain, and then calls the logger; None if it is not known."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as logging's own findCaller
+    for _ in range(_NEAR):
+        if frame is None or frame.f_code.co_name == "_process_event":
+            break
+        frame = frame.f_back
+    else:
+        return None
+    return None if frame is None else frame.f_back
+
+
+def is_under_way(call: FrameType | None) -> bool:
+    """
+    Return whether *call* is on this thread's stack, or unknown.
+
+    A renderer may raise, and then there is no record of the line: the next one
+    of that logger is another.
+    """
+    if call is None:
+        return True
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as above
+    for _ in range(_NEAR):
+        if frame is None or frame is call:
+            break
+        frame = frame.f_back
+    return frame is call
 
 
 class Gate:
@@ -132,7 +161,7 @@ class Gate:
             self.take_line(logger, method_name, event_dict)
         elif type(event_dict) is dict:
             copy = event_dict.copy()  # the line is about to be rendered
-            skip_record(logger, None, None)
+            skip_record(logger, None)
             self._wait(lambda: self.take_line(logger, method_name, copy))
 
     def _may_have_rules(self) -> bool:

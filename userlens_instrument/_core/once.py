@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import deque
 
 
 # Tagged records that are remembered before those that are gone are looked for:
 # so few that to look takes no log call long (10 µs, measured).
 _SWEEP = 64
-
-# Lines that may be on their way to another thread at a time, and how long it
-# takes them at most, in seconds of the records' own clock: from a processor to
-# the record that its line becomes, which is made by the same call.
-_MOST_PROMISED = 1_024
-_LONGEST_CALL = 1.0
 
 
 class OnceGuard:
@@ -29,11 +22,10 @@ class OnceGuard:
     because then no copy of the record is left that could come.
     """
 
-    __slots__ = ("_most", "_promised", "_seen", "marks")
+    __slots__ = ("_most", "_seen", "marks")
 
     def __init__(self) -> None:
         """Start with nothing seen."""
-        self._promised: dict[tuple[object, object], deque[float]] = {}
         #: Whether event texts are claimed, too: a tag is kept somewhere.
         self.marks = False
         self._seen: dict[int, tuple[object]] = {}
@@ -55,37 +47,6 @@ class OnceGuard:
     def has_seen(self, *tokens: object) -> bool:
         """Return whether any of *tokens* has been claimed."""
         return any(id(token) in self._seen for token in tokens)
-
-    def promise(self, thread: object, text: object, now: float) -> None:
-        """
-        Note that a line which was captured is about to become a record.
-
-        A queue between threads flattens records, and nothing of the line's
-        identity is left but who logged what, and when.
-
-        Args:
-            thread: The number of the thread that logs it.
-            text: Its text.
-            now: When, in seconds since the epoch.
-        """
-        if len(self._promised) >= _MOST_PROMISED:
-            self._promised.clear()
-        self._promised.setdefault((thread, text), deque(maxlen=_SWEEP)).append(now)
-
-    def was_promised(self, thread: object, text: object, created: float) -> bool:
-        """Return whether the record of *thread* with *text* is such a line; once for each."""
-        times = self._promised.get((thread, text))
-        while times:
-            try:
-                promised = times.popleft()
-            except IndexError:  # another thread was faster
-                break
-            if promised <= created < promised + _LONGEST_CALL:
-                return True
-            if promised > created:
-                times.appendleft(promised)
-                break
-        return False
 
     def _sweep(self) -> None:
         """Forget what nobody else holds. Callable from any thread, and within itself."""

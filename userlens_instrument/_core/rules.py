@@ -7,10 +7,8 @@ tried for the loggers and levels they are meant for, and for no others.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
-from uuid import UUID
 
 from userlens_instrument._core.template import MISSING, Path, Template
 from userlens_instrument.exceptions import InvalidEventError
@@ -157,6 +155,8 @@ class Rule:
         """Return whether events of *user_id* are in the sample: the same ones in every process."""
         if self.sample >= 1.0:
             return True
+        import hashlib  # noqa: PLC0415 - a command that only checks rules starts without it
+
         digest = hashlib.blake2b(user_id.encode("utf-8", "replace"), digest_size=8).digest()
         return int.from_bytes(digest, "big") < self.sample * 2**64
 
@@ -321,7 +321,7 @@ def _convert(
 
 def _is_one_of(value: object, values: tuple[object, ...]) -> bool:
     """Return whether *value* is one of *values*, True and 1 being two things."""
-    if isinstance(value, UUID):
+    if type(value).__name__ == "UUID":
         value = str(value)
     if not isinstance(value, (str, int, float)):
         return False

@@ -35,11 +35,6 @@ def _mark() -> _Mark:
     return own_thread if threading.local is _local else _late_mark()
 
 
-def this_thread() -> int:
-    """Return the number of the calling thread, the one that log records carry."""
-    return threading.get_ident()
-
-
 def make_of_threads() -> object:
     """Return what tells threads from what gevent or eventlet put in their place."""
     return _thread.get_ident
