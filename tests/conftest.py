@@ -33,6 +33,14 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("house")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Have a process that has nothing left take over from the others: tests differ in length."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 def pytest_collection_modifyitems(items):
     """Leave out, where the tests run with a spool, what is about events in memory alone."""
     if SPOOLED:

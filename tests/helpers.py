@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -99,6 +100,21 @@ class Reply:
     body: bytes = b'{"ok":true}'
     act: str = "reply"
     hold: threading.Event | None = None
+
+
+def until(holds):
+    """
+    Wait until *holds* returns something true, and return that.
+
+    Between two looks the processor is others': who is waited for gets on the
+    sooner for it.
+    """
+    deadline = time.monotonic() + PATIENCE
+    pause = threading.Event()
+    while not (found := holds()):
+        assert time.monotonic() < deadline, "it has not come about"
+        pause.wait(0.001)
+    return found
 
 
 class ScriptedServer:

@@ -24,6 +24,7 @@ from helpers import (
     closed_port,
     refuse_our_threads,
     run_python,
+    until,
 )
 from test_architecture import MODULES
 
@@ -516,8 +517,7 @@ def test_a_flush_ends_when_what_it_waits_for_is_given_up(make_client, server):
     results = []
     thread = threading.Thread(target=lambda: results.append(client.flush(PATIENCE)))
     thread.start()
-    while not client.sender._barriers:
-        assert thread.is_alive()
+    until(lambda: client.sender._barriers)
     client.close(0)
     thread.join(PATIENCE)
     held.set()
@@ -536,13 +536,12 @@ def test_later_events_do_not_end_a_flush_early(make_client, server):
     results = []
     thread = threading.Thread(target=lambda: results.append(client.flush(PATIENCE)))
     thread.start()
-    while not client.sender._barriers:
-        assert thread.is_alive()
+    until(lambda: client.sender._barriers)
     for number in range(5):
         client.track(f"v{number}", "After")
     assert server.wait_for(6)
-    while client.stats().delivered < 5:
-        assert [] == results
+    until(lambda: client.stats().delivered >= 5)
+    assert [] == results
     held.set()
     thread.join(PATIENCE)
 
@@ -603,8 +602,7 @@ def test_close_waits_for_on_error(make_client, server):
     losses = []
 
     def on_error(loss):
-        while not client.closed:  # it is at it when the end comes
-            pass
+        until(lambda: client.closed)  # it is at it when the end comes
         losses.append(loss.reason)
 
     server.script = lambda request: Reply(status=400)
@@ -634,8 +632,7 @@ def test_a_worker_calls_on_error_where_no_thread_can_start(make_client, monkeypa
 
     client = make_client(events_url=f"http://127.0.0.1:{closed_port()}", on_error=on_error)
     client.track("u1", "Event")
-    while not client.stats().retried:
-        pass
+    until(lambda: client.stats().retried)
     monkeypatch.setattr(threading.Thread, "start", refuse)
 
     assert not client.close(0.1)

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 
 import pytest
 import structlog
-from helpers import BRIEF, PATIENCE, WRITE_CODE, Reply, ScriptedServer, as_tracks
+from helpers import BRIEF, PATIENCE, WRITE_CODE, Reply, ScriptedServer, as_tracks, examples
 from schema import assert_valid
 
 from userlens_instrument import UserlensHandler, UserlensProcessor
@@ -18,13 +18,15 @@ from userlens_instrument._delivery.transport import UrllibTransport
 from userlens_instrument.inspector.validate import validate_raw
 
 
-THREADS, USERS, LINES = 8, 500, 10_000
+THREADS, USERS, LINES = 8, 500, examples(10_000)
+# The numbers of requests that are never answered. Each takes as long as read_timeout.
+STALLS = (300, 1_000)
 TRACKS = THREADS * len(range(0, LINES // THREADS, 3))
 
 
 class BadServer(ScriptedServer):
     """
-    Answers 500, 503 with Retry-After, resets and stalls at random, by a seed; 413 by turns.
+    Answers 500, 503 with Retry-After and resets at random, by a seed; stalls and 413 by turns.
 
     It accepts an event only with a 200, and never fails after it has accepted:
     then the answer would be lost, and the event would rightly come twice.
@@ -42,6 +44,9 @@ class BadServer(ScriptedServer):
 
     def answer(self, request):
         with self.lock:
+            if request.number in STALLS:
+                self.faults["stall"] += 1
+                return Reply(hold=self.never, act="close")
             dice = self.random.random()
             if dice < 0.02:
                 self.faults["500"] += 1
@@ -52,9 +57,6 @@ class BadServer(ScriptedServer):
             if dice < 0.035:
                 self.faults["reset"] += 1
                 return Reply(act="reset")
-            if dice < 0.036:
-                self.faults["stall"] += 1
-                return Reply(hold=self.never, act="close")
             if request.path == "/event":
                 self.accepted.append(json.loads(request.body))
                 return Reply()
@@ -74,7 +76,7 @@ def test_ten_thousand_lines_over_a_bad_network(make_client, delivery, seed):
     """
     Valid against the schema, in order per user, nothing lost, nothing twice.
 
-    10,000 tagged lines from 8 threads over 500 users, half of them through
+    10,000 tagged lines (fewer in brief) from 8 threads over 500 users, half of them through
     structlog and half through stdlib, with a server that fails at random.
     """
     with BadServer(seed) as server:
@@ -125,6 +127,7 @@ def test_ten_thousand_lines_over_a_bad_network(make_client, delivery, seed):
     assert LINES == len(bodies)
     faults = {"500", "503", "reset"} | ({"413"} if delivery == "batch" else set())
     assert faults <= set(server.faults), "the faults fired"
+    assert len(STALLS) == server.faults["stall"]
     assert len(set(server.ids)) == len(server.ids) == (0 if delivery == "event" else TRACKS)
     assert stats.retried > 0
     lanes = defaultdict(list)

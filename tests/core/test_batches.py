@@ -370,6 +370,20 @@ def test_what_is_too_old_goes_by_itself():
     assert [] == lost
 
 
+def test_a_batch_all_of_which_is_too_old_is_gone():
+    """Nothing of it is tried again, and its users' later events go on."""
+    desk = Desk(linger=0.0, retry_for=50.0)
+    desk.add("a", "b")
+    first = desk.next()
+    desk.now += 60.0
+    desk.add("a")
+    settled = desk.settle(first, ERROR)
+
+    assert [("1", "expired"), ("2", "expired")] == [(name_of(h), loss) for h, loss in settled.ended]
+    assert not settled.retried
+    assert ["3"] == names_in(desk.next())
+
+
 def test_a_batch_is_shortened_and_the_rest_goes_after_it():
     """As for one whose JSON is larger than was thought."""
     desk = Desk(linger=0.0)
@@ -392,6 +406,17 @@ def test_hurry_wakes_batches():
     desk.schedule.hurry(desk.now)
 
     assert ["1", "2"] == names_in(desk.next())
+
+
+def test_hurry_wakes_what_goes_alone():
+    """As without batches."""
+    desk = Desk(linger=0.0)
+    desk.identify("a")
+    desk.settle(desk.next(), ERROR)
+    assert isinstance(desk.next(), Wait)
+    desk.schedule.hurry(desk.now)
+
+    assert "1" == names_in(desk.next())
 
 
 def test_a_pace_counts_events():
@@ -437,6 +462,25 @@ def test_a_lane_whose_first_event_is_evicted_stands_in_the_right_line():
     desk.identify("a")
 
     assert [["4"], "5"] == sorted(desk.drain()[0], key=str, reverse=True)
+
+
+def test_a_lane_that_was_emptied_in_line_is_passed_over():
+    """Wherever it stands: what comes behind it is in the same batch as what stands before it."""
+    desk = Desk(linger=0.0, evicts=True)
+    desk.add("a", "b", "a", "c")
+    assert ["1", "2"] == [name_of(desk.schedule.evict()) for _ in range(2)]
+
+    assert ["3", "4"] == names_in(desk.next())
+    assert Wait(until=None) == desk.next()
+
+
+def test_a_lane_stays_in_line_when_what_is_evicted_goes_alone_and_so_does_the_next():
+    """It has its turn as before."""
+    desk = Desk(linger=0.0, evicts=True)
+    desk.identify("a", "b", "a")
+    assert "1" == name_of(desk.schedule.evict())
+
+    assert ["3", "2"] == desk.drain()[0]
 
 
 # ---------------------------------------------------------------- anything, in any order

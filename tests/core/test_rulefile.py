@@ -320,6 +320,15 @@ def test_rules_in_one_array_have_no_line():
     assert [(None, 1, "level")] == [(one.line, one.rule, one.key) for one in found]
 
 
+def test_a_line_within_an_array_of_several_is_no_key_of_its_rule():
+    """
+    Nor is it the head of a table: only what stands at the left of a value is.
+    """
+    text = '[[rule]]\nargs = [\n  "a",\n  [\n    "b",\n  ],\n]\nevent = "E"\n'
+
+    assert {"args": 2, "event": 8} == locate(text)[1].keys
+
+
 def test_a_long_title_is_cut():
     """
     What a rule is called in diagnostics has a bound, and no line breaks.

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from helpers import PATIENCE, SPOOLED, Reply, as_tracks
+from helpers import PATIENCE, SPOOLED, Reply, as_tracks, until
 
 from userlens_instrument.inspector.validate import validate_raw
 
@@ -190,8 +190,7 @@ def test_a_burst_beyond_the_buffers_room_is_taken_in_meanwhile(make, server):
     client = make(max_queue_events=400, batch_max_events=100)
     for number in range(2_000):
         client.track(f"u{number % 20}", f"Event {number}")
-        while client.stats().pending > 300:  # as fast as the server takes them
-            pass
+        until(lambda: client.stats().pending <= 300)  # as fast as the server takes them
 
     assert client.flush(PATIENCE)
     assert 2_000 == client.stats().delivered

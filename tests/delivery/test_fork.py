@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from children import in_fork, run_file, run_reporting
-from helpers import PATIENCE, SPOOLED, Reply, run_python
+from helpers import PATIENCE, SPOOLED, Reply, run_python, until
 
 from userlens_instrument import UserlensHandler
 from userlens_instrument import client as client_module
@@ -167,8 +167,7 @@ def test_a_child_of_an_idle_parent(make_client, server):
     client = make_client()
     client.track("parent", "Parent")
     assert client.flush(PATIENCE)
-    while not client.sender._sleeping:
-        pass
+    until(lambda: client.sender._sleeping)
 
     assert [True, 5, 5, 0] == in_fork(lambda: log_some(client))
     assert Counter(["Parent", *(f"Child {n}" for n in range(5))]) == names(server)

@@ -8,7 +8,7 @@ import time
 from collections import Counter, defaultdict
 
 import pytest
-from helpers import PATIENCE, Reply, ScriptedServer, closed_port, refuse_our_threads
+from helpers import PATIENCE, Reply, ScriptedServer, closed_port, refuse_our_threads, until
 
 from userlens_instrument import Loss
 from userlens_instrument._core.outcome import Answer, Failure
@@ -323,8 +323,7 @@ def test_a_server_wish_is_kept_to_whatever_was_on_its_way(make_client, server):
     client.track("u2", "Refused")
     client.track("u3", "Held")
     assert server.wait_for(2)
-    while not client.stats().held_back:
-        pass
+    until(lambda: client.stats().held_back)
     on_its_way.set()
 
     assert client.flush(PATIENCE)
@@ -616,8 +615,7 @@ def test_flush_does_not_wait_for_what_comes_after_it(make_client, server):
     flusher = threading.Thread(target=lambda: result.append(client.flush(PATIENCE)))
     flusher.start()
     # The flush has its barrier once it is listed; then comes the later event.
-    while not client.sender._barriers:
-        assert flusher.is_alive()
+    until(lambda: client.sender._barriers)
     client.track("u1", "Second")
     release.set()
     flusher.join(PATIENCE)
@@ -663,8 +661,7 @@ def test_close_cuts_a_backoff_short(make_client, server):
     client.sender._draw = lambda: 0.9
     client.track("u1", "Event")
     assert server.wait_for(1)
-    while not client.stats().retried:
-        pass
+    until(lambda: client.stats().retried)
 
     assert client.close(PATIENCE)
     assert 1 == client.stats().delivered

@@ -16,13 +16,23 @@ from collections import defaultdict
 
 import pytest
 from children import Program, in_fork, run_reporting
-from helpers import PATIENCE, WRITE_CODE, Reply, closed_port, environment, run_python
+from helpers import (
+    PATIENCE,
+    WRITE_CODE,
+    Reply,
+    closed_port,
+    environment,
+    refuse_our_threads,
+    run_python,
+    until,
+)
 
 from userlens_instrument import UserlensHandler
 from userlens_instrument import client as client_module
 from userlens_instrument._core.encode import TrackPayload
 from userlens_instrument._core.stored import MARK, to_columns
 from userlens_instrument._delivery import outlet as outlet_module
+from userlens_instrument._delivery import sender as sender_module
 from userlens_instrument._delivery import spool as spool_module
 from userlens_instrument._delivery.spool import Spool
 from userlens_instrument.exceptions import SpoolError
@@ -92,6 +102,16 @@ def fill(path, number, *, at=None, size=0):
 
 def names(server):
     return [event["event"] for event in server.events]
+
+
+def drive(client, holds):
+    """Have the outlet of *client* do its rounds until *holds* returns something true."""
+
+    def look():
+        client.sender._outlet.pump()
+        return holds()
+
+    until(look)
 
 
 def balanced(stats):
@@ -329,6 +349,53 @@ def test_a_flush_waits_for_the_process_that_drains(make_spooled, server, path):
         assert (10, 0, 10, 0) == (stats.accepted, stats.delivered, stats.spooled, stats.pending)
 
 
+def test_a_flush_gives_up_on_a_process_that_does_not_drain(make_spooled, server, path):
+    """What was logged here is in the file on disk then, for whoever drains next."""
+    holder = Spool(path)
+    holder.open()
+    assert holder.lock()
+    client = make_spooled()
+    client.track("u1", "Event")
+
+    assert not client.flush(0.05)
+    assert ["Event"] == rows(path)
+    assert [] == names(server)
+    holder.close()
+    assert client.flush(PATIENCE)
+    assert ["Event"] == names(server)
+
+
+def test_a_flush_does_all_of_it_by_itself(make_spooled, server, path, monkeypatch):
+    """With no thread to be had: out of the file, delivered, and deleted."""
+    refuse_our_threads(monkeypatch)
+    fill(path, 3)
+    client = make_spooled()
+    client.track("u0", "Event")
+
+    assert client.sender.flush(PATIENCE, everybodys=True)
+    assert ["Event 0", "Event"] == [e["event"] for e in server.events if e["userId"] == "u0"]
+    assert (4, 3, 0) == (len(server.events), client.stats().recovered, client.stats().threads)
+    assert [] == rows(path)
+
+
+def test_rows_that_the_lanes_cannot_take_now_are_fed_later(make_spooled, server, path, monkeypatch):
+    """While another thread has the lanes for long: each is counted, and sent, once."""
+    monkeypatch.setattr(sender_module, "_PATIENCE", 0.01)
+    client = make_spooled()
+    client.track("u1", "First")
+    assert client.flush(PATIENCE)
+    outlet = client.sender._outlet
+    with client.sender._lock:
+        fill(path, 3)
+        drive(client, lambda: outlet._more)
+        assert 0 == client.sender.ledger.read().get(("recovered", ""), 0)
+
+    assert client.sender.flush(PATIENCE, everybodys=True)
+    assert ["Event 0", "Event 1", "Event 2", "First"] == sorted(names(server))
+    assert 3 == client.stats().recovered
+    assert balanced(client.stats())
+
+
 def test_a_child_that_ends_by_exit_loses_nothing(make_spooled, server, path):
     """The parent delivers what a forked child has logged, whatever lock was held at the fork."""
     client = make_spooled()
@@ -416,8 +483,7 @@ def test_events_of_another_week_are_dropped_and_counted(make_spooled, server, pa
     server.script = lambda request: Reply(hold=held)
     client = make_spooled(spool_max_age=500.0, max_queue_events=1, max_workers=1)
     client.track("u1", "New")
-    while not client.stats().dropped.get("spool_expired", 0) >= 1_199:
-        assert client.stats().threads
+    until(lambda: client.stats().dropped.get("spool_expired", 0) >= 1_199)
     held.set()
 
     assert client.flush(PATIENCE)
@@ -440,12 +506,12 @@ def test_the_outage_of_days_does_not_make_it_old(make_client_of_events, path):
     client = make_client_of_events(
         transport=CapturingTransport(answer), clock=clock, spool=path, retry_for=0.0
     )
+    schedule = client.sender._schedule
     client.track("u1", "Event")
     for _ in range(3):
         assert tried.acquire(timeout=PATIENCE)
         clock.advance(2 * 86_400.0)
-        while client.sender._schedule.events and not client.sender._schedule._waiting:
-            assert client.stats().threads
+        until(lambda: schedule._waiting or not schedule.events)
         client.sender.hurry()
 
     assert client.flush(PATIENCE)
@@ -656,8 +722,7 @@ def test_a_moments_lock_costs_no_line(make_spooled, nobody, path, diagnostics_li
         client.track("u1", f"Event {number}")
     stranger.execute("ROLLBACK")
     stranger.close()
-    while client.sender._inlet.unwritten:
-        assert client.stats().threads
+    until(lambda: not client.sender._inlet.unwritten)
 
     assert [f"Event {n}" for n in range(5)] == rows(path)
     assert client.stats().unspooled in (3, 4)
@@ -692,8 +757,7 @@ def test_a_damaged_file_is_set_aside(make_spooled, server, path, tmp_path, diagn
     client.track("me", "After")
     assert client.flush(PATIENCE)
     assert "After" in names(server)
-    while client.sender._inlet.down:
-        assert client.stats().threads
+    until(lambda: not client.sender._inlet.down)
     client.track("me", "Durable")
     assert 0 == client.sender._inlet.unwritten
 
@@ -771,8 +835,7 @@ def test_a_file_that_somebody_takes_away(make_spooled, server, path, how, monkey
         fill(f"{path}.new", 1)
         os.replace(f"{path}.new", path)  # noqa: PTH105 - a text
     spool = client.sender._inlet.spool
-    while not spool.is_in_place():
-        assert client.stats().threads
+    until(spool.is_in_place)
     held.set()
     client.track("u1", "After")
 
@@ -794,8 +857,7 @@ def test_two_write_codes_do_not_share_a_spool(make_spooled, server, path, diagno
     assert 1 == second.stats().unspooled
     assert "another write code" in diagnostics_lines.get(timeout=PATIENCE)[1]
     assert first.close(PATIENCE)
-    while second.sender._inlet.down:
-        assert second.stats().threads
+    until(lambda: not second.sender._inlet.down)
     second.track("u2", "Third")
     assert second.flush(PATIENCE)
     assert 1 == second.stats().unspooled
@@ -839,8 +901,7 @@ def test_relaxed_writes_soon_and_not_on_the_callers_thread(make_spooled, nobody,
     inlet._write_all = write
     for number in range(100):
         client.track("u1", f"Event {number}")
-    while inlet.unwritten:
-        assert client.stats().threads
+    until(lambda: not inlet.unwritten)
 
     assert [f"Event {n}" for n in range(100)] == rows(path)
     assert threading.current_thread() not in writers
@@ -873,8 +934,7 @@ def test_a_log_call_waits_for_another_thread_no_longer_than_it_may(make_spooled,
         client.track("u1", "Second")
         assert 1 == inlet.unwritten
         assert 1 == client.stats().unspooled
-    while inlet.unwritten:
-        assert client.stats().threads
+    until(lambda: not inlet.unwritten)
 
     assert ["First", "Second"] == rows(path)
 
@@ -1005,11 +1065,9 @@ def test_what_is_refused_while_another_process_drains_is_a_dead_letter_too(
     with inlet._lock:
         inlet.fail(SpoolError(path, "full", "for a moment"))
     second.track("u2", "Refused")
-    while not second.stats().refused:
-        assert second.stats().threads
+    until(lambda: second.stats().refused)
     inlet.retry_now()
-    while "Refused" not in [letter.row.name for letter in dead(path)]:
-        second.sender._outlet.pump()
+    drive(second, lambda: "Refused" in [letter.row.name for letter in dead(path)])
 
     assert balanced(second.stats())
 
@@ -1049,13 +1107,10 @@ def test_a_repair_that_fails_is_begun_anew(make_spooled, server, path, monkeypat
     with client.sender._inlet._lock:
         client.sender._inlet.fail(SpoolError(path, "damaged", "it is said"))
         client.sender._inlet._next_try = float("inf")  # as above
-    while client.sender._inlet.down is None or client.sender._inlet.down.kind == "damaged":
-        assert client.stats().threads
+    inlet = client.sender._inlet
+    until(lambda: inlet.down is not None and inlet.down.kind != "damaged")
     held.set()
-    client.sender._inlet.retry_now()
-    while client.sender._inlet.down is not None:
-        assert client.stats().threads
-        client.sender._inlet.retry_now()
+    until(lambda: inlet.retry_now() or inlet.down is None)
     client.track("me", "After")
 
     assert client.flush(PATIENCE)
@@ -1109,21 +1164,12 @@ def test_many_old_events_are_dropped_in_rounds(make_spooled, path, nobody, monke
     fill(path, 3_000, at=time.time() - 1_000)
     client = make_spooled(events_url=nobody, spool_max_age=500.0, max_queue_events=1)
     client.track("u1", "New")
-    while sum(client.stats().dropped.values()) < 3_000:
-        assert client.stats().threads
+    until(lambda: sum(client.stats().dropped.values()) >= 3_000)
 
     stats = client.stats()
     # One or two were in the lanes before they could be too old, and failed.
     assert {"spool_expired", "expired"} >= set(stats.dropped)
     assert balanced(stats)
-
-
-def drive(client, until):
-    """Have the outlet of *client* do its rounds until *until* returns something true."""
-    deadline = time.monotonic() + PATIENCE
-    while not until():
-        assert time.monotonic() < deadline, client.sender._inlet.down
-        client.sender._outlet.pump()
 
 
 def test_a_lock_file_that_is_deleted_has_one_that_drains_all_the_same(
@@ -1158,10 +1204,8 @@ def test_what_cannot_be_deleted_at_once_is_deleted_later(make_spooled, server, p
         client.track("u1", f"Event {number}")
     with client.sender._inlet._lock:
         assert server.wait_for(5)
-        while not client.sender._outlet._ended:
-            assert client.stats().threads
-        while client.sender._outlet.pump(rushing=True) is None:
-            assert client.stats().threads
+        until(lambda: client.sender._outlet._ended)
+        until(lambda: client.sender._outlet.pump(rushing=True) is not None)
 
     assert client.flush(PATIENCE)
     assert [f"Event {n}" for n in range(5)] == names(server)
@@ -1232,8 +1276,7 @@ def test_our_own_events_that_a_damaged_file_takes_along_are_counted(
         inlet.fail(SpoolError(path, "damaged", "it is said"))
         inlet._next_try = float("inf")  # or it is found to work, before it is repaired
         # Nothing is replaced while somebody writes.
-        while client.sender._outlet.pump() is None:
-            assert client.stats().threads
+        until(lambda: client.sender._outlet.pump() is not None)
         assert inlet.down is not None
     monkeypatch.setattr(outlet_module, "_PATIENCE", 1.0)
     held.set()
@@ -1257,6 +1300,20 @@ def test_a_large_file_gives_its_pages_back_in_pieces(make_spooled, server, path,
     drive(client, lambda: os.path.getsize(path) < before / 10)  # noqa: PTH202 - a text
 
 
+def test_a_close_without_time_says_nothing_of_what_is_delivered(
+    make_spooled, server, path, monkeypatch, diagnostics_lines
+):
+    """That its row is still in the file is no loss: it is deleted there and then."""
+    monkeypatch.setattr(outlet_module, "_LINGER", 600.0)
+    client = make_spooled()
+    client.track("u1", "Event")
+    until(lambda: client.sender._outlet._ended)
+
+    assert client.close(0)
+    assert [] == rows(path)
+    assert diagnostics_lines.empty()
+
+
 def test_a_close_that_cannot_delete_says_so_and_ends(make_spooled, server, path, monkeypatch):
     """What was delivered may be repeated by the next process; the close is over all the same."""
     client = make_spooled()
@@ -1265,8 +1322,7 @@ def test_a_close_that_cannot_delete_says_so_and_ends(make_spooled, server, path,
     monkeypatch.setattr(outlet_module, "_LINGER", 600.0)
     client.track("u1", "Kept")
     assert server.wait_for(2)
-    while not client.sender._outlet._ended:
-        assert client.stats().threads
+    until(lambda: client.sender._outlet._ended)
 
     def fail(ids, burials):
         raise SpoolError(path, "full", "no room")
@@ -1389,9 +1445,7 @@ def test_a_file_that_another_process_has_replaced_meanwhile(make_spooled, server
     os.rename(path, f"{path}.old")  # noqa: PTH104 - a text
     fill(path, 1)
     inlet.retry_now()
-    while inlet.down is not None:
-        client.sender._outlet.pump()
-        inlet.retry_now()
+    drive(client, lambda: inlet.retry_now() or inlet.down is None)
 
     assert inlet.spool.is_in_place()
     holder.close()
@@ -1423,8 +1477,7 @@ def test_a_file_that_is_gone_is_for_the_one_that_drains(make_spooled, server, pa
     client = make_spooled()
     client.track("u1", "First")
     os.unlink(path)  # noqa: PTH108 - a text
-    while client.sender._outlet.pump() is None:
-        assert client.stats().threads
+    until(lambda: client.sender._outlet.pump() is not None)
     assert not os.path.exists(path)  # noqa: PTH110 - a text
     holder.close()
 
@@ -1476,23 +1529,22 @@ def test_who_only_drains_makes_no_file_in_the_place_of_one_that_is_gone(
     fill(path, 1)
     client = make_spooled()
     client.sender.attend()
-    while not client.stats().delivered:
-        assert client.stats().threads
+    until(lambda: client.stats().delivered)
     os.unlink(path)  # noqa: PTH108 - a text
     drive(client, lambda: client.sender._inlet.down is not None)
 
     assert not os.path.exists(path)  # noqa: PTH110 - a text
 
 
-def test_a_fork_while_another_thread_writes_closes_nothing(make_spooled, nobody):
+def test_a_fork_while_another_thread_writes_closes_nothing(make_spooled, nobody, monkeypatch):
     """It waits for a moment; then the file stays open, and the child does without it."""
+    monkeypatch.setattr(outlet_module, "_PATIENCE", 0.01)
     client = make_spooled(events_url=nobody)
     client.track("u1", "Event")
     inlet = client.sender._inlet
     with inlet._lock:
-        while not (taken := client.sender.hold_for_fork(1.0)):
-            assert client.stats().threads  # a worker has it, and waits for what we have
-        (turn,) = taken
+        # A worker may have it, and wait for what we have.
+        (turn,) = until(lambda: client.sender.hold_for_fork(0.1))
         turn.release()
         assert inlet.spool.is_open
         with client.sender._outlet._turn:
@@ -1620,8 +1672,7 @@ def test_what_makes_room_in_memory_is_out_of_the_spool(make_spooled, server, pat
         client.track("u1", f"Event {number}")
     assert server.wait_for(1)
     sender = client.sender
-    while sender._schedule.events < 3:
-        sender._outlet.pump()
+    drive(client, lambda: sender._schedule.events >= 3)
     with sender._lock:
         sender.buffer.inbox.extend(("u1", f"More {n}", b"", None) for n in range(3))
         sender._admit_now()

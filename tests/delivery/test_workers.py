@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from helpers import PATIENCE, refuse_our_threads, run_python
+from helpers import PATIENCE, closed_port, refuse_our_threads, run_python, until
 
 from userlens_instrument._delivery import stats as stats_module
 from userlens_instrument.testing import Answer, CapturingTransport
@@ -68,8 +68,7 @@ def test_no_memory_for_an_answer(make_client, monkeypatch, diagnostics_lines, fa
     flushed = []
     flusher = threading.Thread(target=lambda: flushed.append(client.flush(PATIENCE)))
     flusher.start()
-    while not client.sender._barriers:
-        assert flusher.is_alive()
+    until(lambda: client.sender._barriers)
     gate.set()
     flusher.join(PATIENCE)
     client.track("u1", "Later")
@@ -148,8 +147,7 @@ def test_no_memory_while_a_worker_sleeps(make_client, monkeypatch):
 
     client.sender._bell = Broken()
     bell.ring()
-    while client.sender._bell is not bell:
-        pass
+    until(lambda: client.sender._bell is bell)
     client.track("u1", "Second")
 
     assert client.flush(PATIENCE)
@@ -196,8 +194,7 @@ def test_a_worker_that_ends_with_nothing_to_do_is_replaced_by_the_next_event(mak
 
     client.sender._bell = Ending()
     bell.ring()
-    while client.stats().threads:
-        pass
+    until(lambda: not client.stats().threads)
     client.track("u1", "Second")
 
     assert client.flush(PATIENCE)
@@ -217,14 +214,12 @@ def test_a_flush_goes_on_by_itself_when_the_last_worker_ends(make_client, monkey
     client = make_client(transport=CapturingTransport(answer), max_workers=1)
     client.track("u1", "First")
     client.track("u1", "Second")
-    while not client.stats().threads:
-        pass
+    until(lambda: client.stats().threads)
     refuse_our_threads(monkeypatch)
     results = []
     flusher = threading.Thread(target=lambda: results.append(client.flush(PATIENCE)))
     flusher.start()
-    while not client.sender._barriers:
-        assert flusher.is_alive()
+    until(lambda: client.sender._barriers)
     dying.set()
     flusher.join(PATIENCE * 2)
 
@@ -307,6 +302,16 @@ def test_threads_refused_for_good_are_said_once(
     assert [f"Event {n}" for n in range(5)] == [event["event"] for event in server.events]
     assert 5 <= client.sender.ledger.read()["workers_failed", "refused"]
     assert diagnostics_lines.empty()
+
+
+def test_a_flush_by_itself_keeps_its_deadline(make_client, monkeypatch):
+    """With no thread to be had and nobody there, it gives up in time; all is held on."""
+    refuse_our_threads(monkeypatch)
+    client = make_client(events_url=f"http://127.0.0.1:{closed_port()}")
+    client.track("u1", "Event")
+
+    assert not client.flush(0.1)
+    assert 1 == client.stats().pending
 
 
 NO_STACK = """

@@ -480,8 +480,8 @@ class Outlet:
             self._down_at = now
         beyond_use = error is not None and error.kind in _BEYOND_USE and not self._is_guest
         if error is not None and beyond_use and self._spool.lock():
-            self._repair(error.problem)
-            return 0.0
+            # Somebody may write for long: then others have their turn in between.
+            return 0.0 if self._repair(error.problem) else _LINGER
         if inlet.unwritten and self._may_overtake(now):
             found: list[AnyPayload | RawTrack] = []
             inlet.held(lambda: found.extend(inlet.withdraw()), _PATIENCE)
@@ -512,8 +512,13 @@ class Outlet:
         except SpoolError:
             return True
 
-    def _repair(self, problem: str) -> None:
-        """Put a new file in the place of one that is beyond use, with what can be read of it."""
+    def _repair(self, problem: str) -> bool:
+        """
+        Put a new file in the place of one that is beyond use, with what can be read of it.
+
+        Returns:
+            Whether that was done; nothing is while a log call writes.
+        """
         inlet, spool = self._inlet, self._spool
         was_draining = inlet.draining
         result: list[tuple[str | None, int, int]] = []
@@ -530,7 +535,7 @@ class Outlet:
 
         inlet.held(replace, _PATIENCE)
         if not result:
-            return
+            return False
         aside, saved, lost = result[0]
         where = "" if aside is None else f"; it is {aside} now"
         self._say(
@@ -540,6 +545,7 @@ class Outlet:
         )
         self._more = True
         inlet.retry_now()
+        return True
 
     def _count_missing(self, unfed: int) -> None:
         """Count those of our events that did not come along as dropped."""
