@@ -6,6 +6,7 @@ import fnmatch
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from userlens_instrument._core.rules import Rule
@@ -104,14 +105,11 @@ def read_text(
         text: The document.
         is_secret: Tells by its name whether a field is never sent in clear.
     """
-    if sys.version_info >= (3, 11):
-        import tomllib  # noqa: PLC0415 - who has no rules does not pay for it
-    else:
-        import tomli as tomllib  # noqa: PLC0415 - as above
-
+    # The same parser by its former name; who has no rules does not pay for it.
+    toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        document = toml.loads(text)
+    except (toml.TOMLDecodeError, RecursionError) as error:
         said = str(error)
         found = re.search(r"\(at line (\d+), column (\d+)\)", said)
         line = int(found[1]) if found else max(1, len(text.splitlines()))
