@@ -69,6 +69,7 @@ LAYERS = [
         "auto",
         "_bootstrap.sitecustomize",
     ],
+    ["integrations"],
     ["diagnosis"],
     ["inspector"],
     ["cli", "__main__"],
@@ -97,9 +98,9 @@ DOORS = {
     "structlog": {"cli"},
     "sqlite3": {"_delivery.spool"},
     "regex": {"_core.rulefile"},
-    "tomllib": {"_core.rulefile"},
-    "tomli": {"_core.rulefile"},
     "tqdm": {"cli"},
+    "opentelemetry": {"integrations.opentelemetry"},
+    "prometheus_client": {"integrations.prometheus"},
 }
 
 

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 
 # Frames of these are between a log call and us; the one before is the call site.
-_BETWEEN = ("structlog", "userlens_instrument", "logging")
+_BETWEEN = ("structlog", "userlens_instrument", "logging", "opentelemetry")
 _DEMO = "userlens_instrument.cli.demo"
 
 

@@ -251,13 +251,13 @@ class UserlensProcessor:
             return False
         if self._keep_tag:
             # The tag travels on to handlers.
-            if _mark(client, event_dict):
+            if mark(client, event_dict):
                 once.marks = True
             else:
                 # A tag without a mark would be an event twice.
                 del event_dict[self._tag]
         elif books and self._may_match(event_dict.get("event")):
-            _mark(client, event_dict)
+            mark(client, event_dict)
         return True
 
     # ------------------------------------------------------------ rules
@@ -362,7 +362,7 @@ class UserlensProcessor:
             context=structlog_context,
         )
         client.capture_matches(self._reader_for(client), matches, found, call_site)
-        _mark(client, event_dict)
+        mark(client, event_dict)
         return True
 
     def _reader_for(self, client: Client) -> Reader:
@@ -395,7 +395,7 @@ def _fields_of(event_dict: Mapping[str, Any], record: Any) -> Mapping[Any, Any]:
     return {**RECORD_PLUMBING.own_fields(vars(record)), **event_dict}
 
 
-def _mark(client: Client, event_dict: MutableMapping[str, Any]) -> bool:
+def mark(client: Client, event_dict: MutableMapping[str, Any]) -> bool:
     """
     Tell later entrances that this line has been captured, and return whether that is possible.
 

@@ -231,6 +231,14 @@ def test_no_overflow(value):
     assert "'drop_newest' or 'drop_oldest'" in refused("overflow", value).fix
 
 
+@pytest.mark.parametrize("value", ["bulk", "EVENT", "", None, True, ["batch"], {}])
+def test_no_delivery(value):
+    """
+    Events go by themselves or in batches; there is no third way.
+    """
+    assert "'event' or 'batch'" in refused("delivery", value).fix
+
+
 @pytest.mark.parametrize("name", LISTS)
 def test_lists(name):
     """

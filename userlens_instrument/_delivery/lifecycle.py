@@ -68,11 +68,11 @@ def register(sender: Sender, shutdown_timeout: float) -> None:
     _tell_celery()
     _tell_uwsgi()
     _ready_gevent()
-    if _process.exiting or _is_in_exit_hook():
+    if _process.exiting or is_in_exit_hook():
         sender.finish_at_exit(shutdown_timeout, _last_words)
 
 
-def _is_in_exit_hook() -> bool:
+def is_in_exit_hook() -> bool:
     """
     Return whether this is the main thread on its way out.
 
