@@ -37,7 +37,7 @@ def command_line(*command, options=()):
     return [*RUN, *map(str, options), "--", *map(str, command)]
 
 
-def run(command, url="http://127.0.0.1:9", *, options=(), plain=False, cwd=None, **extra):
+def run(command, url="http://127.0.0.1:9", *, options=(), plain=False, cwd=os.sep, **extra):
     """
     Run *command* under the wrapper; return the finished process.
 
@@ -46,7 +46,8 @@ def run(command, url="http://127.0.0.1:9", *, options=(), plain=False, cwd=None,
         url: Where it delivers to.
         options: Of the wrapper.
         plain: Whether it is run without the wrapper.
-        cwd: Its working directory.
+        cwd: Its working directory; none with a checkout in it, which Python 3.10
+            would put before what is installed.
         **extra: Variables of its environment; None takes one away.
     """
     environ = environment(url, **extra)

@@ -114,6 +114,20 @@ def drive(client, holds):
     until(look)
 
 
+def calls_of(name, outlet, monkeypatch):
+    """Return a semaphore that is released after each call of the method *name* of *outlet*."""
+    called, original = threading.Semaphore(0), getattr(outlet, name)
+
+    def call(*args):
+        try:
+            return original(*args)
+        finally:
+            called.release()
+
+    monkeypatch.setattr(outlet, name, call)
+    return called
+
+
 def balanced(stats):
     came = stats.accepted + stats.recovered
     went = stats.delivered + sum(stats.refused.values()) + sum(stats.dropped.values())
@@ -1202,10 +1216,13 @@ def test_what_cannot_be_deleted_at_once_is_deleted_later(make_spooled, server, p
     client = make_spooled()
     for number in range(5):
         client.track("u1", f"Event {number}")
+    outlet = client.sender._outlet
     with client.sender._inlet._lock:
         assert server.wait_for(5)
-        until(lambda: client.sender._outlet._ended)
-        until(lambda: client.sender._outlet.pump(rushing=True) is not None)
+        until(lambda: len(outlet._ended) == 5)
+        tried = calls_of("_remove", outlet, monkeypatch)
+        assert tried.acquire(timeout=PATIENCE)
+        until(lambda: len(outlet._ended) == 5)
 
     assert client.flush(PATIENCE)
     assert [f"Event {n}" for n in range(5)] == names(server)
@@ -1276,7 +1293,7 @@ def test_our_own_events_that_a_damaged_file_takes_along_are_counted(
         inlet.fail(SpoolError(path, "damaged", "it is said"))
         inlet._next_try = float("inf")  # or it is found to work, before it is repaired
         # Nothing is replaced while somebody writes.
-        until(lambda: client.sender._outlet.pump() is not None)
+        assert calls_of("_repair", outlet, monkeypatch).acquire(timeout=PATIENCE)
         assert inlet.down is not None
     monkeypatch.setattr(outlet_module, "_PATIENCE", 1.0)
     held.set()
@@ -1470,14 +1487,15 @@ def test_a_process_that_forks_often_goes_on_with_its_spool(make_spooled, server,
 
 def test_a_file_that_is_gone_is_for_the_one_that_drains(make_spooled, server, path, monkeypatch):
     """The others wait for it, and go on with theirs until then."""
-    monkeypatch.setattr(outlet_module, "_LOOK", 0.0)
+    monkeypatch.setattr(outlet_module, "_LOOK", 0.01)
     holder = Spool(path)
     holder.open()
     assert holder.lock()
     client = make_spooled()
     client.track("u1", "First")
+    looked = calls_of("_see_to_the_file", client.sender._outlet, monkeypatch)
     os.unlink(path)  # noqa: PTH108 - a text
-    until(lambda: client.sender._outlet.pump() is not None)
+    assert looked.acquire(timeout=PATIENCE)
     assert not os.path.exists(path)  # noqa: PTH110 - a text
     holder.close()
 
@@ -1649,7 +1667,7 @@ def test_a_process_that_ends_does_not_take_the_drain_back_over_a_fork(make_spool
     assert not outlet.draining
 
     in_fork(lambda: None)  # for which the file was closed
-    assert outlet.pump() is not None
+    until(lambda: outlet.pump() is not None)
 
     assert not outlet.draining
     other = opened(path)
