@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from helpers import PATIENCE, environment
+
+import userlens_instrument
 
 
 RULES = """
@@ -21,6 +24,8 @@ logger = "worker.*"
 regex = 'Export of (?P<format>\\w+) finished for (?P<user_id>\\w+)'
 event = "Export Finished"
 """
+
+HOME = Path(userlens_instrument.__file__).parents[1]
 
 RUN = [sys.executable, "-m", "userlens_instrument", "run"]
 
@@ -37,7 +42,7 @@ def command_line(*command, options=()):
     return [*RUN, *map(str, options), "--", *map(str, command)]
 
 
-def run(command, url="http://127.0.0.1:9", *, options=(), plain=False, cwd=os.sep, **extra):
+def run(command, url="http://127.0.0.1:9", *, options=(), plain=False, cwd=HOME, **extra):
     """
     Run *command* under the wrapper; return the finished process.
 
@@ -46,8 +51,8 @@ def run(command, url="http://127.0.0.1:9", *, options=(), plain=False, cwd=os.se
         url: Where it delivers to.
         options: Of the wrapper.
         plain: Whether it is run without the wrapper.
-        cwd: Its working directory; none with a checkout in it, which Python 3.10
-            would put before what is installed.
+        cwd: Its working directory; the one with the very package that is tested, for
+            Python 3.10 puts it first, be that a checkout or what is installed.
         **extra: Variables of its environment; None takes one away.
     """
     environ = environment(url, **extra)

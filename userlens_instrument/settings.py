@@ -420,11 +420,19 @@ def _check_spool(name: str, value: Any) -> str | None:
         return None
     if os.name != "posix":  # pragma: no cover - Windows
         raise SettingsError(name, "needs POSIX file locks", "leave it out on this system")
-    # Of this moment: a service may change its directory later.
-    path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - text in, text out
+    path = _absolute(name, text)
     if text.endswith(os.sep) or os.path.isdir(path):  # noqa: PTH112 - as above
         raise SettingsError(name, "is a directory", "give the path of a file in it")
     return path
+
+
+def _absolute(name: str, text: str) -> str:
+    """Return the absolute path of this moment: a service may change its directory later."""
+    try:
+        return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - text in, text out
+    except OSError:
+        pass  # outside of the handler: a person gets one line
+    raise SettingsError(name, "is relative to a directory that is gone", "give an absolute path")
 
 
 def _check_rules(name: str, value: Any) -> str | InlineRules | None:
@@ -437,8 +445,7 @@ def _check_rules(name: str, value: Any) -> str | InlineRules | None:
             raise SettingsError(name, "is not a path", fix)
         if not text.strip():
             return None
-        # Of this moment: a service may change its directory later.
-        return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - text in, text out
+        return _absolute(name, text)
     if isinstance(value, bytes):
         raise SettingsError(name, "is neither a path nor a list of rules", fix)
     try:

@@ -222,6 +222,10 @@ def test_what_is_wrong_with_a_key(text, key, said):
             'event = "A"\nregex = "(a"',
             "regex is no regular expression: missing ) at position 2; put that right",
         ),
+        (
+            'message = "a"\n[rule.properties.' + ".".join("a" * 100) + "]\nx = 1",
+            "properties is nested too deeply; nest 64 tables at most",
+        ),
         (f'event = "A"\nregex = "{"a" * 5000}"', "regex is too long; give one of at most 4,096"),
     ],
 )
@@ -274,6 +278,7 @@ a = []
         ("[[rule]]\nmessage = 'a\n", 2),
         ('x = """never ends\n\n', 2),
         ("a = " + "[" * 2_000, 1),
+        ("a = " + "9" * 5_000, 1),
     ],
 )
 def test_what_is_not_toml(text, line):

@@ -275,6 +275,7 @@ def test_arguments_that_do_not_fit_their_names():
         ("bool", "maybe", None),
         ("bool", 1, True),
         ("str", 42, "42"),
+        ("str", {"password": "hunter2"}, None),
         ("int", [], None),
         ("float", 10**400, None),
     ],
@@ -414,6 +415,31 @@ def test_a_template_names_the_event():
     assert ["Plan pro"] == [
         event.event for event in events(rules, line("A", user_id="u", plan="pro"))
     ]
+
+
+class Raising:
+    def __eq__(self, other):
+        raise RuntimeError("hunter2")
+
+    __hash__ = None
+
+    def __int__(self):
+        raise RuntimeError("hunter2")
+
+
+def test_a_value_that_raises_costs_its_own_rule_alone():
+    """
+    Another rule that does not look at it makes its event; the other says why not, without the
+    content.
+    """
+    rules = ruleset(
+        {"message": "A", "types": {"a": "int"}}, {"message": "A", "event": "B", "include": ["b"]}
+    )
+
+    error, event = events(rules, line("A", user_id="u", a=Raising(), b=1))
+
+    assert ("unreadable", "B") == (error.reason, event.event)
+    assert "reading it for rule 1 (A) raised RuntimeError; log plain values" == str(error)
 
 
 # ---------------------------------------------------------------- the sample

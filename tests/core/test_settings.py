@@ -881,3 +881,17 @@ def test_rules_are_nothing_else(value):
 
     assert "rules" == caught.value.setting
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("name", ["rules", "spool"])
+def test_a_relative_path_where_there_is_no_directory(name, tmp_path, monkeypatch):
+    """
+    A working directory that was deleted is one clear error.
+    """
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+
+    with pytest.raises(SettingsError, match="is relative to a directory that is gone"):
+        Settings(**{name: "file"})

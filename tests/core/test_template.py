@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -24,6 +26,13 @@ def fill(text, fields):
         return path.inside(fields.get(path.first, MISSING))
 
     return Template(text).fill(lookup)
+
+
+class Level(int):
+    """A number that is called something else."""
+
+    def __repr__(self):
+        return "Level"
 
 
 class Account:
@@ -50,6 +59,9 @@ class Account:
         ("{{{user}}}", "{42}"),
         ("{dotted.name}", "whole"),
         ("", ""),
+        ("on {day}", "on 2026-11-28"),
+        ("level {level}", "level 3"),
+        ("{price} of {id}", "1.5 of 00000000-0000-0000-0000-000000000001"),
     ],
 )
 def test_fill(text, expected):
@@ -63,6 +75,10 @@ def test_fill(text, expected):
         "items": [{"sku": "a"}, {"sku": "b"}],
         "dotted.name": "whole",
         "dotted": {"name": "inside"},
+        "day": date(2026, 11, 28),
+        "level": Level(3),
+        "price": 1.5,
+        "id": UUID(int=1),
     }
 
     assert expected == fill(text, fields)
@@ -80,6 +96,10 @@ def test_fill(text, expected):
         "{items.a}",
         "{user.plan}",
         "{object.plan}",
+        "of {object}",
+        "of {account}",
+        "of {items}",
+        "of {huge}",
         "{text.0}",
     ],
 )
@@ -95,6 +115,7 @@ def test_what_leads_nowhere_is_missing(text):
         "nothing": None,
         "object": Account(),
         "text": "abc",
+        "huge": 10**5_000,
     }
 
     assert MISSING is fill(text, fields)

@@ -108,6 +108,7 @@ def test_a_client_goes_by_the_rules_of_its_settings(file):
         (lambda path: path.write_bytes(b"\xff\xfe[["), "this is not UTF-8; save it as UTF-8"),
         (lambda path: path.symlink_to(path), "this cannot be read ("),
         (lambda path: path.write_text("#" * 11_000_000), "this is too large for rules; look"),
+        (os.mkfifo, "this cannot be read (a pipe, which may never end)"),
     ],
 )
 def test_what_cannot_be_read(tmp_path, make, said):
@@ -198,6 +199,19 @@ def test_a_file_that_goes_away_keeps_the_rules(file, lines):
 
     assert 2 == settled(book)
     assert "there is no such file" in lines()[0]
+
+
+def test_a_file_without_rules_keeps_the_old_ones(file, lines):
+    """
+    An editor may leave it empty for a moment; rules that would go for that moment lose events.
+    """
+    book = Book(str(file), (), reloads=True)
+    book.look(NOW)
+    file.write_text("")
+    book.look(NOW + INTERVAL)
+
+    assert 1 == settled(book)
+    assert [f"the rules stay as they were: {file} has none"] == lines()
 
 
 def test_a_file_that_stays_is_not_read_again(file, monkeypatch):

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from userlens_instrument._core.rules import Rule
-from userlens_instrument._core.template import Path, Template, TemplateError, make_path
+from userlens_instrument._core.template import Path, Template, TemplateError, as_text, make_path
 from userlens_instrument.settings import nearest
 
 
@@ -43,6 +43,8 @@ _SHOWN = 64
 # template, time.
 _MOST_RULES = 10_000
 _LONGEST_PATTERN = 4_096
+# Sixty-four is the most that `max_depth` can be set to.
+_DEEPEST = 64
 
 
 class Problem(NamedTuple):
@@ -109,7 +111,7 @@ def read_text(
     toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
         document = toml.loads(text)
-    except (toml.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, too
         said = str(error)
         found = re.search(r"\(at line (\d+), column (\d+)\)", said)
         line = int(found[1]) if found else max(1, len(text.splitlines()))
@@ -406,7 +408,9 @@ def _template(value: object) -> Template:
     return Template(_text(value))
 
 
-def _properties(value: object) -> dict[str, Any]:
+def _properties(value: object, depth: int = 0) -> dict[str, Any]:
+    if depth == _DEEPEST:
+        raise _WrongError("is nested too deeply", f"nest {_DEEPEST} tables at most")
     if not isinstance(value, Mapping):
         raise _WrongError("is not a table", 'give names and values: { plan = "{account.plan}" }')
     made: dict[str, Any] = {}
@@ -416,7 +420,7 @@ def _properties(value: object) -> dict[str, Any]:
         if isinstance(inner, str):
             made[name] = Template(inner) if "{" in inner or "}" in inner else inner
         elif isinstance(inner, Mapping):
-            made[name] = _properties(inner)
+            made[name] = _properties(inner, depth + 1)
         elif isinstance(inner, (bool, int, float)) or inner is None:
             made[name] = inner
         else:
@@ -476,11 +480,18 @@ def _to_bool(value: object) -> bool:
     return word in _TRUE
 
 
+def _to_text(value: object) -> str:
+    text = as_text(value)
+    if text is None:
+        raise TypeError
+    return text
+
+
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {
     "int": int,
     "float": float,
     "bool": _to_bool,
-    "str": str,
+    "str": _to_text,
 }
 
 # In the order in which they are explained.

@@ -239,6 +239,10 @@ class Ruleset:
             except InvalidEventError as error:
                 found.append(error)
                 continue
+            except Exception as error:
+                # A value that raises when it is read: other rules do without it.
+                found.append(_unreadable(rule, error))
+                continue
             if match is not None:
                 found.append(match)
                 if rule.stop:
@@ -290,6 +294,16 @@ class Ruleset:
         if match is None:
             return None
         return {name: text for name, text in match.groupdict().items() if text is not None}
+
+
+def _unreadable(rule: Rule, error: Exception) -> InvalidEventError:
+    # The type alone: the text of a foreign exception may hold anything.
+    kind = type(error).__name__
+    return InvalidEventError(
+        "unreadable",
+        f"reading it for rule {rule.number} ({rule.title}) raised {kind}",
+        "log plain values",
+    )
 
 
 def _look_up(

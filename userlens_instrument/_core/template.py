@@ -32,6 +32,10 @@ MISSING = _Missing()
 _DEEPEST = 16
 
 
+# Modules of the standard library whose values have one text, short and harmless.
+_PLAIN = frozenset({"datetime", "decimal", "uuid"})
+
+
 class TemplateError(ValueError):
     """A template cannot be read: what is wrong, and how to put it right."""
 
@@ -122,11 +126,36 @@ class Template:
         for literal, path in parts:
             text.append(literal)
             if path is not None:
-                value = lookup(path)
-                if value is MISSING or value is None:
+                value = as_text(lookup(path))
+                if value is None:
                     return MISSING
-                text.append(str(value))
+                text.append(value)
         return "".join(text)
+
+
+def as_text(value: object) -> str | None:
+    """
+    Return the text of a plain value, or None.
+
+    A mapping or a list has none: as text, what is secret inside of it would get
+    past redaction. Nor has an object of the application's: its ``__str__`` is
+    not called.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, (int, float)):
+        try:
+            return _number_text(value)
+        except ValueError:  # Python refuses to write out thousands of digits
+            return None
+    return str(value) if type(value).__module__ in _PLAIN else None
+
+
+def _number_text(number: float) -> str:
+    if isinstance(number, bool):
+        return str(number)
+    # Of a subclass, such as an IntEnum, the number that it holds.
+    return int.__repr__(number) if isinstance(number, int) else float.__repr__(number)
 
 
 def _parts(text: str) -> list[tuple[str, Path | None]]:

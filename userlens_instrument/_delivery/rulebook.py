@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,12 +90,18 @@ class Book:
         if state == self._seen:
             return
         self._seen = state
+        shown = _shown(self._source)
         try:
-            self.rules = load(self._source, self._redact)
+            rules = load(self._source, self._redact)
         except RulesError as error:
             voice.say(None, f"the rules stay as they were: {error}", logging.ERROR)
-        else:
-            voice.say(None, f"{len(self.rules)} rules read again from {_shown(self._source)}")
+            return
+        if len(self.rules) and not len(rules):
+            # As an editor leaves a file for a moment, before it writes the new text.
+            voice.say(None, f"the rules stay as they were: {shown} has none", logging.ERROR)
+            return
+        self.rules = rules
+        voice.say(None, f"{len(rules)} rules read again from {shown}")
 
 
 _errands: Errands[Book] = Errands("userlens-rules", Book.read_again)
@@ -157,6 +164,7 @@ def read_file(path: str) -> str:
         UnicodeDecodeError: ("this is not UTF-8", "save it as UTF-8, as TOML is"),
     }
     try:
+        _refuse_pipe(path)
         with Path(path).open(encoding="utf-8-sig") as file:
             text = file.read(_LARGEST_FILE)
     except (OSError, UnicodeDecodeError, ValueError) as error:
@@ -167,6 +175,11 @@ def read_file(path: str) -> str:
         problem = Problem(None, None, "", None, "this is too large for rules", "look at the path")
         raise RulesError(path, (str(problem),))
     return text
+
+
+def _refuse_pipe(path: str) -> None:
+    if stat.S_ISFIFO(Path(path).stat().st_mode):
+        raise ValueError("a pipe, which may never end")
 
 
 def _state(path: str) -> tuple[int, int, int] | None:
