@@ -34,6 +34,7 @@ LAYERS = [
         "_core.stored",
         "_core.shape",
         "_core.once",
+        "_core.loguru_line",
         "_core.outcome",
         "_core.schedule",
         "_core.batches",
@@ -99,6 +100,7 @@ DOORS = {
     "sqlite3": {"_delivery.spool"},
     "regex": {"_core.rulefile"},
     "tqdm": {"cli"},
+    "loguru": set(),
     "opentelemetry": {"integrations.opentelemetry"},
     "prometheus_client": {"integrations.prometheus"},
 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from userlens_instrument import processors
 from userlens_instrument._core.extract import LONGEST_ID, Plumbing, Reader, Record
+from userlens_instrument._core.loguru_line import is_bridged, record_of, said_of
 from userlens_instrument._core.rules import Line
 from userlens_instrument._core.shape import FLAT, flat_id, is_stamp
 from userlens_instrument._delivery.rulebook import books, shared_book
@@ -29,13 +30,17 @@ from userlens_instrument.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from userlens_instrument._core.rules import Ruleset
+    from userlens_instrument._core.rules import Match, Ruleset
     from userlens_instrument._delivery.rulebook import Book
+    from userlens_instrument.exceptions import InvalidEventError
 
 
 TAG = processors.TAG
 
 PLUMBING = processors.RECORD_PLUMBING
+
+# loguru's ``extra`` is all the application's own; but a time is a time.
+_LOGURU_PLUMBING = Plumbing(frozenset({"timestamp"}))
 
 # Records of these are ours, or of what we send with. By prefix: urllib3 logs
 # under names such as urllib3.util.retry, too.
@@ -118,6 +123,8 @@ class UserlensHandler(logging.Handler):
             if self._tag in fields:
                 if not self._take(fields):
                     self._capture(fields[self._tag], record)
+            elif "extra" in fields and (loguru := record_of(fields["extra"])) is not None:
+                self.take_loguru(loguru)
             elif type(fields["msg"]) is str and type(fields["args"]) is tuple:
                 if books:
                     self._go_by_rules(fields["msg"], record)
@@ -277,6 +284,100 @@ class UserlensHandler(logging.Handler):
         )
         plumbing = processors.PLUMBING if isinstance(record.msg, Mapping) else PLUMBING
         client.capture_matches(self._reader_for(client, plumbing), matches, found, _site(record))
+
+    # ------------------------------------------------------------ loguru
+
+    def take_loguru(self, record: dict[str, Any]) -> None:
+        """
+        Capture a record of loguru's if it is tagged, or if a rule means it.
+
+        Args:
+            record: As loguru hands it to its sinks, and within what it makes of it for `logging`.
+        """
+        extra: dict[Any, Any] = record["extra"]
+        if not (self._tag in extra or books or is_bridged()):
+            return
+        said = said_of(record)
+        logger, level = record["name"] or "", record["level"].no  # exec() may have no name
+        plumbing, fields = _LOGURU_PLUMBING, extra.copy()
+        if said.origin is not None and not said.is_changed:
+            # As it was logged: a bridge hands on no more than the text.
+            logger, level = said.origin.name or "", said.origin.levelno
+            plumbing, fields = self._fields_of(said.origin)
+            fields.update(extra)
+            args = said.origin.args
+            said = said._replace(
+                message=processors.text_of(said.origin.msg),
+                args=args if isinstance(args, tuple) else (),
+            )
+        if logger.startswith(_OWN):
+            return
+        created: float = record["time"].timestamp()
+
+        def context() -> dict[str, Any]:
+            return {**structlog_context(), **said.surroundings}
+
+        matches: list[Match | InvalidEventError] = []
+        is_tagged = self._tag in fields
+        tag = fields.pop(self._tag, None)
+        if not is_tagged:
+            line = Line(
+                logger,
+                level,
+                said.message,
+                said.args,
+                get_text=lambda: record["message"],
+                # What is not captured is no property, unless a rule asks for it.
+                get_fields=lambda: {**said.kwargs, **fields},
+                context=context,
+            )
+            matches = self._matches(line, created)
+        if not matches and (tag is None or tag is False):
+            return
+        client = self._first_of_loguru(record, said.origin)
+        if client is None:
+            return
+        found = Record(fields=fields, message=said.message, created=created, context=context)
+        reader = self._reader_for(client, plumbing)
+
+        def site() -> str:
+            return f"{record['file'].path}:{record['line']}"
+
+        if is_tagged:
+            client.capture(reader, tag, found, site)
+        else:
+            client.capture_matches(reader, matches, found, site)
+
+    def _first_of_loguru(
+        self, record: dict[str, Any], origin: logging.LogRecord | None
+    ) -> Client | None:
+        """Return the client that is to have a line; None if it has had it, or must not."""
+        client = self._client()
+        if is_own_thread():
+            client.sender.ledger.count("invalid", "own_thread")
+            return None
+        once = client.once
+        # A timedelta, made new with each record, and shared by all its sinks. Not
+        # the record itself: the guard keeps it for a while, and it may hold a traceback.
+        is_first = once.claim(record["elapsed"])
+        if origin is not None:
+            # As `_first` knows it, and claimed in any case.
+            is_first = once.claim(origin.relativeCreated) and is_first
+            is_first = is_first and not once.has_seen(processors.text_of(origin.msg))
+        if not is_first:
+            client.sender.ledger.count("duplicates")
+            return None
+        return client
+
+    def _matches(self, line: Line, created: float) -> list[Match | InvalidEventError]:
+        """Return what the rules find in *line*, which was logged at *created* (epoch seconds)."""
+        book = self._find_book(self._given or self._own or registry.default)
+        if book is None:
+            return []
+        if book.reloads:
+            book.look(created)
+        rules = book.rules
+        return rules.match(line) if rules.may_match(line.logger, line.message) else []
 
     def _find_book(self, client: Client | None) -> Book | None:
         """Return the rules to go by; without a client yet, those that its settings will ask for."""
