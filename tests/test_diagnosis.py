@@ -338,6 +338,44 @@ def test_a_handler_behind_another(configured, logger):
     assert [] == codes(diagnose(logger))
 
 
+def test_a_handler_that_hands_on_to_itself(configured, logger):
+    """
+    Looking goes round in no circle.
+    """
+    circle = logging.handlers.MemoryHandler(10)
+    circle.target = circle
+    logger.handlers[:] = [circle]
+
+    assert ["no_handler"] == codes(diagnose(logger))
+    circle.target = None
+
+
+def test_our_handler_far_above(configured, logger):
+    """
+    However far above the logger that does not propagate it is.
+    """
+    logger.handlers.clear()
+    logging.getLogger("diagnosed").handlers.clear()
+    logging.getLogger().addHandler(UserlensHandler())
+    logger.propagate = False
+
+    finding = diagnose(logger).findings[0]
+
+    assert ("propagate", True) == (finding.code, "above, on root" in finding.problem)
+
+
+def test_where_structlog_is_not_imported(configured, logger, monkeypatch):
+    """
+    There is nothing of it to look at, and it is not imported for that.
+    """
+    monkeypatch.delitem(sys.modules, "structlog")
+    logging.getLogger().setLevel(logging.INFO)
+
+    assert [] == codes(diagnose())
+    assert [] == codes(diagnose(object()))
+    assert "structlog" not in sys.modules
+
+
 def test_an_adapter_of_its_own(configured, logger):
     """
     One with a process() of its own knows what it does.

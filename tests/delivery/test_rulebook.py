@@ -298,3 +298,7 @@ def test_a_child_starts_afresh(file):
         assert 2 == settled(book)
 
     in_fork(work)
+    # What the child has called, here: the thread that was to look is not waited for.
+    rulebook.forget_inherited()
+    book.look(NOW + INTERVAL)
+    assert 2 == settled(book)

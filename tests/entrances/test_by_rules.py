@@ -308,6 +308,28 @@ def test_an_event_dict_of_another_class(client, transport):
     assert [("Plan Changed", "u1", None)] == taken(client, transport)
 
 
+def test_a_line_without_a_text(transport):
+    """
+    A rule may mean a logger whatever it logs: there is nothing to mark, and one event.
+    """
+    rules = [{"logger": "*", "event": "Any"}]
+    with Client(Settings(write_code=WRITE_CODE, rules=rules), transport=transport) as client:
+        UserlensProcessor(client)(None, "info", {"user_id": "u1"})
+
+        assert ["Any"] == [name for name, _, _ in taken(client, transport)]
+
+
+def test_another_class_where_nobody_has_rules(transport):
+    """
+    Without a tag, and without rules, any mapping is handed on.
+    """
+    with Client(Settings(write_code=WRITE_CODE), transport=transport) as client:
+        line = OtherDict(event="Plan Changed", user_id="u1")
+
+        assert line is UserlensProcessor(client)(None, "info", line)
+        assert [] == taken(client, transport)
+
+
 # ---------------------------------------------------------------- once
 
 
