@@ -184,10 +184,11 @@ def test_the_level_of_the_handler(configured, logger, others, severity):
     ]
 
 
-def test_no_handler(configured, logger):
+def test_no_handler(configured, logger, monkeypatch):
     """
     No handler of ours on the way up.
     """
+    monkeypatch.delitem(sys.modules, "celery", raising=False)
     logger.handlers[:] = [logging.NullHandler()]
 
     found = diagnose(logger)

@@ -15,7 +15,7 @@ from wrapping import run_code
 
 from userlens_instrument import processors
 from userlens_instrument._auto import gate as gate_module
-from userlens_instrument._auto.gate import TAG, Gate, of_thread, say, skip_record
+from userlens_instrument._auto.gate import TAG, Gate, is_under_way, of_thread, say, skip_record
 
 
 def tagged(name="x"):
@@ -430,3 +430,9 @@ def test_nothing_is_said_where_nobody_logs(monkeypatch):
 
     assert say("x") is None
     assert not skip_record(None, None)
+
+
+def test_a_call_that_is_not_known_may_be_under_way():
+    """Who runs a chain by hand has no call that could be found again."""
+    assert is_under_way(None)
+    assert is_under_way(sys._getframe())

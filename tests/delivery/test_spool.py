@@ -1721,3 +1721,15 @@ def test_an_answer_is_kept_without_a_write_code_to_hide(make_client_of_events, p
     client = make_client_of_events(dry_run=True, write_code=None, spool=path)
 
     assert "as it is" == client.sender._hide(b"as it is")
+
+
+def test_what_a_forked_child_does_first(make_spooled, server):
+    """It lets go of the file that it inherited, and opens it anew for its first event."""
+    client = make_spooled()
+    client.track("u1", "Parent")
+    assert client.flush(PATIENCE)
+    client.sender.reset_after_fork()
+    client.track("u1", "Child")
+
+    assert client.flush(PATIENCE)
+    assert ["Parent", "Child"] == names(server)

@@ -308,6 +308,15 @@ def test_an_event_dict_of_another_class(client, transport):
     assert [("Plan Changed", "u1", None)] == taken(client, transport)
 
 
+def test_what_cannot_be_read_is_counted(client):
+    """
+    Whatever raises while events are made of what rules have found is counted, and goes no further.
+    """
+    client.capture_matches(client.reader(None), [object()], None, lambda: "here:1")
+
+    assert {"unreadable": 1} == client.stats().invalid
+
+
 def test_a_line_without_a_text(transport):
     """
     A rule may mean a logger whatever it logs: there is nothing to mark, and one event.

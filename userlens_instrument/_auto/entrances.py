@@ -50,13 +50,10 @@ class RecordHandler(UserlensHandler):
         if logger != fields.get("name") or not is_under_way(call):
             self.emit(record)
             return
-        try:
-            once = self._client().once
-            # For a handler of the application's own that meets it, too.
-            once.claim(fields.get("relativeCreated", record))
-            self._client().sender.ledger.count("duplicates")
-        except Exception as error:
-            unreadable(self._client, error, call_site)
+        client = self._client()
+        # For a handler of the application's own that meets it, too.
+        client.once.claim(fields.get("relativeCreated", record))
+        client.sender.ledger.count("duplicates")
 
 
 class LineProcessor(UserlensProcessor):
