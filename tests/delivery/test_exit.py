@@ -174,6 +174,38 @@ atexit.register(lambda: log("Before ours"))
     assert (0, "", 3) == (process.returncode, process.stderr, report["delivered"])
 
 
+@pytest.mark.parametrize("step", ["finish", "_hold_still"])
+def test_another_thread_that_logs_while_the_exit_waits_loses_nothing(server, step):
+    """
+    Too late to be waited for, too early to be delivered on the thread that logs.
+
+    A queue that its owner empties in an exit hook of its own, after ours, does that.
+    """
+    process, report = run_reporting(
+        f"""
+import threading
+from userlens_instrument._delivery.sender import Sender
+
+def meanwhile(self, *args, real=Sender.{step}):
+    result = real(self, *args)
+    if not threads:
+        threads.append(threading.Thread(target=log, args=["Meanwhile"]))
+        threads[0].start()
+        threads[0].join()
+    return result
+
+threads = []
+attach()
+log("Main")
+Sender.{step} = meanwhile
+""",
+        server.url,
+    )
+
+    assert {"Main": 1, "Meanwhile": 1} == Counter(event["event"] for event in server.events)
+    assert (0, "", 2) == (process.returncode, process.stderr, report["delivered"])
+
+
 def test_an_exit_hook_that_is_slow_does_not_use_up_our_time(server):
     """The deadline counts our own waiting: an event after another hook's long work arrives."""
     process, report = run_reporting(

@@ -686,18 +686,61 @@ print(number)
 def test_a_full_disk_costs_one_line_and_its_end_is_noticed(server, tmp_path):
     """
     A real file system without space: what does not fit is delivered from memory, in
-    order; once there is space again, events are spooled as before.
+    order; once there is as much as the line asks for, events are spooled as before.
     """
-    setup = "mount -t tmpfs -o size=700k none {mount} && head -c 200k /dev/zero > {mount}/ballast"
+    setup = "mount -t tmpfs -o size=1724k none {mount} && head -c 1M /dev/zero > {mount}/ballast"
     process = on_a_disk_of_its_own(tmp_path, setup, FULL, server.url)
 
     first, *others = process.stderr.splitlines()
     assert "the spool" in first
-    assert "free some space there" in first
+    assert "free some space there (1 MiB at least)" in first
     assert others
     assert all("is in use again" in line or "10,000 events" in line for line in others), others
     number = int(process.stdout)
     assert [f"Event {n}" for n in range(number)] == names(server)
+
+
+def test_a_log_that_did_not_fit_into_the_file_is_moved_before_anything_is_written(
+    make_spooled, server, monkeypatch, diagnostics_lines
+):
+    """
+    The disk is full, with some of the log moved: all of it has to be, once there is room.
+
+    What was written first would take that room, for the log, for good.
+    """
+    client = make_spooled()
+    client.track("u1", "Before")
+    assert client.flush(PATIENCE)
+    spool, full = client.sender._inlet.spool, True
+    done = []
+
+    def checkpoint(real=spool.checkpoint):
+        done.append("move")
+        if full:
+            raise SpoolError(str(spool.path), "full", "disk is full")
+        real()
+
+    def put(name, value, real=spool.put):
+        done.append("write")
+        real(name, value)
+
+    def has_room():
+        """Whether it was moved, without a fault, at last."""
+        return client.sender._inlet.down is None
+
+    monkeypatch.setattr(spool, "checkpoint", checkpoint)
+    monkeypatch.setattr(spool, "put", put)
+    until(lambda: client.sender._inlet.down is not None)
+    client.track("u1", "Meanwhile")
+    assert client.flush(PATIENCE)
+    assert "write" not in done
+    full = False
+    until(has_room)
+
+    assert ["move", "write"] == done[-2:]
+    assert ["Before", "Meanwhile"] == names(server)
+    assert "MiB at least" in diagnostics_lines.get(timeout=PATIENCE)[1]
+    assert diagnostics_lines.get(timeout=PATIENCE)[1].endswith("is in use again")
 
 
 def test_a_stranger_that_locks_the_file_holds_nobody_up(

@@ -132,6 +132,44 @@ def test_patched_at_any_time(server, kind, when):
     assert expected == lanes
 
 
+# A worker that was there before finds nothing to do, and ends, after all was patched.
+IDLE = """
+from userlens_instrument._delivery import sender
+sender._IDLE = 1.0
+"""
+UNTIL_ONE_IS_LEFT = """
+while userlens.stats().threads > 1:
+    sleep(0.01)
+print("one is left", flush=True)
+log("Second", "second")
+assert userlens.flush(20), userlens.stats()
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_thread_of_before_ends_quietly(server, kind):
+    """
+    `threading` looks for it by a number that it had before: no traceback on the program's stderr.
+    """
+    code = [LOADING, IDLE, STARTING, FIRST, ON_ITS_WAY, PATCHES[kind], UNTIL_ONE_IS_LEFT]
+    release = threading.Event()
+    server.script = lambda request: Reply(hold=release)
+    try:
+        with Program("".join(code), server.url, **SETTINGS) as program:
+            program.wait_for("logged")
+            assert server.wait_for(1)
+            program.process.stdin.write(b"\n")
+            program.process.stdin.flush()
+            program.wait_for("one is left")
+            release.set()
+            status, _, error = program.finish()
+    finally:
+        release.set()
+
+    assert (0, "") == (status, error)
+    assert ["First", "Second"] == [event["event"] for event in server.events]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_program_that_logs_and_ends_at_once(server, kind):
     """Its events are delivered at the exit, where gevent cannot load any more what it needs."""

@@ -325,11 +325,17 @@ def test_on_another_thread(way, client):
     assert [("Rows 5", "u1", {"plan": "pro"}), ("Typed", "u2", {"a": 1})] == sorted(arrived(client))
 
 
+@pytest.mark.parametrize("first", ["userlens_instrument", "loguru"])
 @pytest.mark.parametrize("add", ["sink", "UserlensHandler()"])
-def test_what_is_in_the_queue_at_the_exit_arrives(add):
-    """A program that ends at once, and a queue that loguru empties at its exit: nothing is lost."""
+def test_what_is_in_the_queue_at_the_exit_arrives(add, first):
+    """
+    A program that ends at once, and a queue that loguru empties at its exit: nothing is lost.
+
+    Whoever was imported first: its exit hook runs last.
+    """
     with ScriptedServer() as server:
         done = run_python(
+            f"import {first}\n"
             "from userlens_instrument.handlers import UserlensHandler\n"
             "from userlens_instrument.integrations.loguru import sink\n"
             "from loguru import logger\n"

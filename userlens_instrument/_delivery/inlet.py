@@ -45,7 +45,8 @@ _MOST_LOCKED = 1.0
 
 _FIXES = {
     "locked": "end the program that holds it",
-    "full": "free some space there, or raise spool_max_bytes",
+    # Until its log fits into the file, nothing can be taken out of it.
+    "full": "free some space there ({mib} MiB at least), or raise spool_max_bytes",
     "denied": "let this user write to it and to its directory",
     "newer": "upgrade userlens-instrument",
     "foreign": "give the spool a path of its own",
@@ -320,7 +321,8 @@ class Inlet:
         self._wait = min(_LAST_RETRY, self._wait * 2)
         self._hands_off = True
         self.down = error
-        fix = _FIXES.get(error.kind, "see to its disk")
+        mib = self.spool.wal_bytes() // 2**20 + 1
+        fix = _FIXES.get(error.kind, "see to its disk").format(mib=mib)
         self._say(
             f"spool {error.kind}",
             f"{error}; until it can be used again, events are held in memory alone, and delivered "
@@ -395,6 +397,11 @@ class Inlet:
             return []
         self.suspended = self.suspended or self.spool.is_open
         return [self._lock]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the spool cannot be used because there is no room for it."""
+        return self.down is not None and self.down.kind == "full"
 
     @property
     def unwritten(self) -> int:

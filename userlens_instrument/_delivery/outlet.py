@@ -178,6 +178,8 @@ class Outlet:
         self._next_house = 0.0
         self._next_graves = 0.0
         self._down_at: float | None = None
+        # Whether the last checkpoint has moved a part only: the disk was full.
+        self._checkpoint_failed = False
         #: Whether what is in the spool stays there, for the next process.
         self.stopped = False
         inlet.on_open = self._opened
@@ -229,6 +231,10 @@ class Outlet:
         if inlet.suspended:
             inlet.held(inlet.resume, _PATIENCE)
         if inlet.unwritten or inlet.down is not None:
+            if inlet.draining and inlet.is_full and not inlet.retry_in:
+                # First of all: a log that starts over needs no more room, and one
+                # that grows into the room that there is leaves none for the file.
+                self._checkpoint()
             inlet.held(partial(inlet.sweep, OPENING), _PATIENCE)
         now = self._now()
         if inlet.down is not None:
@@ -494,7 +500,7 @@ class Outlet:
                 # What is in the file itself makes room in the log.
                 self._checkpoint()
                 self._settle()
-                if error is not None and error.kind == "full" and self._make_room():
+                if inlet.is_full and self._make_room():
                     inlet.retry_now()
         return min(_LOOK, inlet.retry_in or _LOOK, _LINGER if inlet.unwritten else _LOOK)
 
@@ -574,8 +580,10 @@ class Outlet:
             self._next_house = now
 
     def _checkpoint(self) -> None:
-        if self._spool.has_changed():
+        if self._spool.has_changed() or self._checkpoint_failed:
+            self._checkpoint_failed = True
             self._spool.checkpoint()
+            self._checkpoint_failed = False
             # What was committed before the end of the checkpoint is no reason
             # for the next one: see `Spool.checkpoint`.
             self._spool.has_changed()

@@ -613,7 +613,7 @@ class Sender:
                 self._threads -= 1
                 self.call = True
             self._wake_all()
-            end_of_thread()
+        end_of_thread()
 
     def _outlive(self, error: BaseException) -> bool:
         """
@@ -1172,6 +1172,12 @@ class Sender:
         self._last_words = last_words
         self.buffer.shut()
         self._exit_seconds = max(0.0, seconds - (self._clock.monotonic() - started))
+        if self._exit_seconds and not self._closed and self.stats().pending:
+            # Of another thread, while we waited, too late for that and too early
+            # to wait by itself: a queue that its owner empties at the exit.
+            self.finish(self._exit_seconds)
+            self._hold_still(seconds - (self._clock.monotonic() - started))
+            self._exit_seconds = max(0.0, seconds - (self._clock.monotonic() - started))
 
     def _deliver_at_exit(self) -> None:
         if self._exit_seconds is not None and not is_own_thread():
