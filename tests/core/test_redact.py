@@ -50,6 +50,24 @@ def test_every_spelling(words, spelling):
     assert is_secret(spelling(words))
 
 
+STYLES = {
+    "fullwidth": 0xFF41,
+    "bold": 0x1D41A,
+    "sans-serif": 0x1D5BA,
+    "circled": 0x24D0,
+}
+
+
+@pytest.mark.parametrize("first", STYLES.values(), ids=STYLES)
+@pytest.mark.parametrize("words", PROMISED, ids=" ".join)
+def test_letters_of_another_style(words, first):
+    """A secret's name is known by its letters, of whatever width and style."""
+    styled = "_".join(words).translate({ord("a") + n: first + n for n in range(26)})
+
+    assert not styled.isascii()
+    assert is_secret(styled)
+
+
 @pytest.mark.parametrize("spelling", ["snake", "kebab", "dotted", "camel", "pascal", "screaming"])
 @pytest.mark.parametrize("words", PROMISED, ids=" ".join)
 def test_among_other_words(words, spelling):

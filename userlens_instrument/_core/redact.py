@@ -88,6 +88,11 @@ def _squash(name: str) -> str:
 
 
 def _words(name: str) -> list[str]:
+    if not name.isascii():
+        # Letters of another width or style are the same letters to whoever reads them.
+        from unicodedata import normalize  # noqa: PLC0415 - such names are rare
+
+        name = normalize("NFKC", name)
     return [word.lower() for word in _WORDS.findall(name)]
 
 
