@@ -7,8 +7,6 @@ problem and the fix. No message ever echoes a value: it could be the write code.
 
 from __future__ import annotations
 
-import ipaddress
-import json
 import operator
 import os
 from collections.abc import Iterable, Mapping
@@ -16,13 +14,13 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, fields, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
 
 from userlens_instrument.exceptions import SettingsError
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from urllib.parse import SplitResult
 
     from userlens_instrument.events import Loss
 
@@ -55,6 +53,8 @@ class InlineRules:
     @property
     def document(self) -> Any:
         """What was given: a list, or a mapping with the key ``rule``."""
+        import json  # noqa: PLC0415 - for rules in code only: nobody else's start pays for it
+
         return json.loads(self.text)
 
 
@@ -315,6 +315,9 @@ def _check_write_code(name: str, value: Any) -> str | None:
 
 
 def _check_url(name: str, value: Any) -> str:
+    default = Settings.__dataclass_fields__[name].default
+    if type(value) is str and value == default:
+        return value  # almost everybody's, and known to be right
     fix = "give a URL such as https://events.userlens.io"
     parts = _split(value) if isinstance(value, str) else None
     if parts is None:
@@ -338,6 +341,8 @@ def _split(url: str) -> SplitResult | None:
     # parsers of URLs disagree.
     if not url.isascii() or not url.isprintable() or any(c in url for c in ' %\\"<>^`{|}'):
         return None
+    from urllib.parse import urlsplit  # noqa: PLC0415 - who has the usual URLs does not pay for it
+
     try:
         parts = urlsplit(url)
         _ = parts.port  # raises if it is no number
@@ -347,6 +352,8 @@ def _split(url: str) -> SplitResult | None:
 
 
 def _is_local(host: str) -> bool:
+    import ipaddress  # noqa: PLC0415 - as above
+
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -448,6 +455,8 @@ def _check_rules(name: str, value: Any) -> str | InlineRules | None:
         return _absolute(name, text)
     if isinstance(value, bytes):
         raise SettingsError(name, "is neither a path nor a list of rules", fix)
+    import json  # noqa: PLC0415 - as above
+
     try:
         if isinstance(value, Mapping):
             document: Any = dict(value) if "rule" in value else [dict(value)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -11,11 +12,11 @@ import venv
 
 import pytest
 from helpers import WRITE_CODE
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from wrapping import RUN, command_line, run, run_code, what_is_seen, write_rules
 
-from userlens_instrument.cli import main
+from userlens_instrument.cli import _make_parser, main
 from userlens_instrument.cli import run as command
 
 
@@ -28,6 +29,98 @@ def executable(path, text):
     path.write_text(text, "utf-8")
     path.chmod(0o755)
     return path
+
+
+# ---------------------------------------------------------------- the command line, and its cost
+
+
+def program_of(words):
+    """Return the program's own words: some versions of argparse keep the ``--``."""
+    return words[1:] if words[:1] == ["--"] else words
+
+
+OPTIONS = ["--rules", "--spool", "--dry-run", "--debug"]
+OTHER_WORDS = ["--", "-", "-x", "-1", "--rules=a", "--help", "--no", "a", "b c", "run", "", " "]
+
+
+@given(st.lists(st.sampled_from([*OPTIONS, *OTHER_WORDS]), max_size=7))
+def test_every_plain_command_line_is_read_as_the_parser_reads_it(words):
+    """Without argparse, which is slow to load, the same comes out; or argparse is asked."""
+    plain = command.plain_arguments(words)
+
+    assume(plain is not None)
+    parsed = _make_parser("run").parse_args(["run", *words])
+    expected = {name: getattr(parsed, name) for name in ("rules", "spool", "dry_run", "debug")}
+    assert {**expected, "program": program_of(parsed.program)} == vars(plain)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--dry-run", "--", "true"],
+        ["--dry-run", "true", "--help"],
+        ["--rules", "FILE", "--spool", "other", "--debug", "--", "true"],
+    ],
+)
+def test_the_usual_command_lines_are_plain(words):
+    """Who starts a program in the ways that the help shows does not wait for argparse."""
+    assert command.plain_arguments(words) is not None
+
+
+def test_the_wrapper_loads_no_more_than_it_needs(tmp_path):
+    """
+    Every start of a program waits for what the wrapper loads: the engine of its rules' regexes,
+    but nothing that delivers or logs, and nothing for unusual settings.
+    """
+    code = f"""
+import os, sys
+before = set(sys.modules)  # a coverage measurement has imported some of its own
+os.execvpe = lambda *_: print(*sorted(set(sys.modules) - before))
+from userlens_instrument.cli import main
+main(["run", "--rules", {write_rules(tmp_path)!r}, "--", "true"])
+"""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("USERLENS_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60
+    )
+    loaded = set(done.stdout.split())
+
+    assert "" == done.stderr
+    assert {"regex", "userlens_instrument._core.rulefile"} <= loaded
+    assert set() == loaded & {
+        "argparse",
+        "difflib",
+        "gettext",
+        "ipaddress",
+        "json",
+        "logging",
+        "orjson",
+        "pathlib",
+        "random",
+        "shutil",
+        "socket",
+        "structlog",
+        "subprocess",
+        "urllib.parse",
+        "urllib3",
+        "userlens_instrument._delivery",
+        "userlens_instrument.client",
+        "uuid",
+    }
+
+
+def test_the_collector_is_left_as_it_was(monkeypatch):
+    """The wrapper looks for no garbage while it checks; who calls `main()` is left as is."""
+    monkeypatch.setenv("USERLENS_DELIVERY", "pigeon")
+
+    assert 2 == main(["run", "--", "true"])
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        assert 2 == main(["run", "--", "true"])
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 # ---------------------------------------------------------------- the program takes the place
@@ -305,6 +398,20 @@ def test_a_program_that_cannot_be_run_is_126(tmp_path, text, mode, told):
     path.chmod(mode)
 
     assert told in fails(run([path]), 126)
+
+
+def test_a_program_that_cannot_be_run_is_said_by_the_process_itself(tmp_path, monkeypatch, capsys):
+    """For coverage: a measurement of the process above ends with its exec, failed or not."""
+    monkeypatch.setenv("USERLENS_DRY_RUN", "1")
+    path = executable(tmp_path / "program", "neither a script nor a program\n")
+    known = {each: signal.getsignal(each) for each in (signal.SIGPIPE, signal.SIGXFSZ)}
+    try:
+        assert 126 == main(["run", "--", str(path)])
+    finally:
+        for each, handler in known.items():
+            signal.signal(each, handler)
+
+    assert "Exec format error" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- what would be in vain

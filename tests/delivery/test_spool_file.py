@@ -68,6 +68,20 @@ def test_what_is_put_in_comes_out_in_order(make):
     assert ["Third", "Fourth"] == names(spool, after=2)
 
 
+def test_who_watches_sqlite3_sees_nothing_of_the_spool(make, monkeypatch):
+    """Tracing replaces `connect`; what a spool does would be in the traces of whoever logs."""
+
+    def connect(*args, **kwargs):
+        pytest.fail("a watched connection")
+
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", connect)
+    spool = make()
+    put(spool, "First")
+
+    assert ["First"] == names(spool)
+
+
 def test_reading_stops_at_a_number_of_rows_or_bytes(make):
     """So that a backlog of a million rows comes into memory in pieces."""
     spool = make()

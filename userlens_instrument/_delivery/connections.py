@@ -16,12 +16,13 @@ import logging
 import os
 import queue
 import ssl
+import sys
 import threading
 import time
 import weakref
 from abc import ABC, abstractmethod
 from collections import deque
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -48,6 +49,7 @@ from userlens_instrument._delivery.threads import is_own_thread
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
 
 # An answer says "ok" or why not, in a line. More is left unread: the body may
@@ -359,6 +361,17 @@ def _pending(connection: HTTPConnection) -> int:
     return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
 
 
+def _untraced() -> AbstractContextManager[None]:
+    """
+    Return what keeps OpenTelemetry from tracing a request of ours.
+
+    It replaces `urlopen`: each request would be a span of whoever logged first,
+    and carry the ids of that trace to Userlens. Connections of our own it does not see.
+    """
+    utils = sys.modules.get("opentelemetry.instrumentation.utils")
+    return getattr(utils, "suppress_instrumentation", nullcontext)()
+
+
 class _Proxied(Route):
     """Through a proxy, whose URL need not name a scheme, and may name a user."""
 
@@ -383,17 +396,18 @@ class _Proxied(Route):
         self._headers = headers
 
     def _exchange(self, path: str, body: bytes, connect: float, read: float) -> Answer:
-        response = self._manager.urlopen(
-            "POST",
-            self._base + path,
-            body=body,
-            headers=self._headers,
-            retries=False,
-            redirect=False,
-            timeout=urllib3.Timeout(connect=connect, read=read),
-            preload_content=False,
-            decode_content=False,
-        )
+        with _untraced():
+            response = self._manager.urlopen(
+                "POST",
+                self._base + path,
+                body=body,
+                headers=self._headers,
+                retries=False,
+                redirect=False,
+                timeout=urllib3.Timeout(connect=connect, read=read),
+                preload_content=False,
+                decode_content=False,
+            )
         whole = False
         try:
             answer, whole = _read(response)

@@ -305,7 +305,7 @@ class Spool:
         return self.get("destination") in (None, self._fingerprint(destination))
 
     def _to(self, path: Path, timeout: float) -> sqlite3.Connection:
-        connection = sqlite3.connect(
+        connection = _open(
             f"file:{quote(os.fsencode(path))}?mode=rw",
             uri=True,
             timeout=timeout,
@@ -358,7 +358,7 @@ class Spool:
         try:
             os.fchmod(descriptor, 0o600)  # whatever the umask
             os.close(descriptor)
-            connection = sqlite3.connect(scratch, isolation_level=None)
+            connection = _open(scratch, isolation_level=None)
             try:
                 for pragma in (f"page_size={_PAGE}", "auto_vacuum=INCREMENTAL"):
                     connection.execute(f"PRAGMA {pragma}").fetchall()
@@ -924,6 +924,11 @@ def _ranges(ids: Iterable[int]) -> Iterator[tuple[int, int]]:
             first = last = one
     if first is not None and last is not None:
         yield first, last
+
+
+# Not `sqlite3.connect`: OpenTelemetry replaces it, and then statements of ours are spans in the
+# traces of whoever logs. What it makes is made here, by the same arguments.
+_open = sqlite3.Connection
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

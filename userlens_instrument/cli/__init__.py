@@ -7,19 +7,20 @@ below. Only the one that is asked for is imported; and what it needs, when it ru
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from userlens_instrument._version import __version__
-from userlens_instrument.cli.terminal import printable
+from userlens_instrument.cli.terminal import one_line
 from userlens_instrument.exceptions import UserlensError
 
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
+    from types import SimpleNamespace
 
 
 PROGRAM = "userlens-instrument"
@@ -47,14 +48,6 @@ _COMMANDS: tuple[tuple[str, str, Command | str], ...] = (
     ("run", "start a program so that what it logs becomes events, its code untouched", "run"),
     ("spool", "look into a spool, deliver what is in it, see to its dead letters", "spool"),
 )
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong with the command line."""
-
-    def error(self, message: str) -> NoReturn:
-        """End the program with exit code 2."""
-        self.exit(2, f"{self.prog}: {_one_line(message)}; see {self.prog} --help\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,9 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(argv: Sequence[str] | None) -> int:
     words = sys.argv[1:] if argv is None else argv
-    # No option before the command takes a value.
-    parser = _make_parser(next((word for word in words if not word.startswith("-")), None))
-    args = parser.parse_args(words)
+    args: Any = _plain(words)
+    if args is None:
+        # No option before the command takes a value.
+        parser = _make_parser(next((word for word in words if not word.startswith("-")), None))
+        args = parser.parse_args(words)
     if args.command is None:
         parser.print_help(sys.stderr)
         return 2
@@ -101,14 +96,33 @@ def _dispatch(argv: Sequence[str] | None) -> int:
     try:
         return command.run(args)
     except UserlensError as error:
-        print(f"{PROGRAM} {args.name}: {_one_line(str(error))}", file=sys.stderr)
+        print(f"{PROGRAM} {args.name}: {one_line(str(error))}", file=sys.stderr)
         return 2
+
+
+def _plain(words: Sequence[str]) -> SimpleNamespace | None:
+    """
+    Return what a parser would make of *words*, or None if that takes one.
+
+    For `run` alone: it stands before a program that somebody waits for, and a
+    parser takes ten milliseconds to load and to make.
+    """
+    if not words or words[0] != "run":
+        return None
+    from userlens_instrument.cli import run  # noqa: PLC0415 - only what is asked for
+
+    args = run.plain_arguments(words[1:])
+    if args is not None:
+        args.command, args.name = run, "run"
+    return args
 
 
 def _make_parser(asked: str | None) -> argparse.ArgumentParser:
     """Return the parser of all commands, with the arguments of the one that is asked for."""
+    from userlens_instrument.cli.parser import Parser  # noqa: PLC0415 - see there
+
     # No abbreviations: an option that is added later would change what they mean.
-    parser = _Parser(
+    parser = Parser(
         prog=PROGRAM,
         description="Product events for Userlens out of the logs that your service already writes.",
         allow_abbrev=False,
@@ -133,7 +147,3 @@ def _imported(module: Command | str) -> Command:
         command: Any = import_module(f"{__name__}.{module}")
         return command  # type: ignore[no-any-return]
     return module
-
-
-def _one_line(text: str) -> str:
-    return printable(" ".join(text.split()))

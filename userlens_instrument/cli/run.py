@@ -7,10 +7,12 @@ terminal are its own. What is put into it is described in `userlens_instrument.a
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from userlens_instrument.cli.terminal import printable
@@ -18,7 +20,7 @@ from userlens_instrument.cli.terminal import printable
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from userlens_instrument.settings import Settings
 
@@ -42,6 +44,8 @@ _BLINDING: Final = {
 }
 # Linux reads no more of a line with an interpreter.
 _LONGEST_SHEBANG: Final = 256
+
+_OPTIONS: Final = frozenset({"--rules", "--spool", "--dry-run", "--debug"})
 
 # A rule is some hundred characters.
 _USUAL_RULES: Final = 2**20
@@ -102,12 +106,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace) -> int:
+def plain_arguments(words: Sequence[str]) -> SimpleNamespace | None:
+    """
+    Return what `add_arguments` has a parser make of *words*; None if that takes a parser.
+
+    What it does not know, down to ``--rules=FILE``, is the parser's: for its
+    help, its errors and its corners.
+
+    Args:
+        words: What follows ``run``.
+    """
+    args = SimpleNamespace(rules=None, spool=None, dry_run=False, debug=False)
+    rest = list(words)
+    while rest and rest[0] in _OPTIONS:
+        word = rest.pop(0)
+        if word in {"--dry-run", "--debug"}:
+            setattr(args, word[2:].replace("-", "_"), True)
+            continue
+        if not rest or rest[0].startswith("-") or not rest[0].strip():
+            return None
+        setattr(args, word[2:], rest.pop(0))
+    if rest and rest[0] == "--":
+        rest.pop(0)
+        if rest and rest[0] == "--":
+            return None
+    elif rest and rest[0].startswith("-"):
+        return None
+    args.program = rest
+    return args
+
+
+def run(args: argparse.Namespace | SimpleNamespace) -> int:
     """
     Become the program. Does not return, unless it cannot be started.
 
     Args:
-        args: What `add_arguments` asked for.
+        args: What `add_arguments` asked for, or `plain_arguments` found.
 
     Returns:
         The exit code: 2 for bad input, 126 for a program that cannot be run, 127 for one
@@ -121,7 +155,14 @@ def run(args: argparse.Namespace) -> int:
     if not program:
         _complain("there is no program; give one, as in: userlens-instrument run -- python app.py")
         return 2
-    environ = _environment(args)
+    # What is loaded now stays until exec: to look for garbage in it takes milliseconds.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        environ = _environment(args)
+    finally:
+        if collects:
+            gc.enable()
     reason = _why_not(program, environ)
     if reason is not None:
         _complain(f"nothing will be captured: {reason}")
@@ -130,7 +171,7 @@ def run(args: argparse.Namespace) -> int:
     return _become(program, environ)
 
 
-def _environment(args: argparse.Namespace) -> dict[str, str]:
+def _environment(args: argparse.Namespace | SimpleNamespace) -> dict[str, str]:
     """Return the program's environment, with settings that have been checked."""
     from userlens_instrument.settings import Settings  # noqa: PLC0415 - see cli
 

@@ -29,6 +29,11 @@ def printable(text: str, limit: int | None = None) -> str:
     return shown if limit is None or len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+def one_line(text: str) -> str:
+    """Return *text* in one line that is safe for a terminal."""
+    return printable(" ".join(text.split()))
+
+
 def say(line: str) -> None:
     """Print *line* now, in whatever the terminal can show."""
     encoding = sys.stdout.encoding or "utf-8"
