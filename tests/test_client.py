@@ -526,6 +526,17 @@ def test_a_flush_ends_when_what_it_waits_for_is_given_up(make_client, server):
     assert {"shutdown": 1} == client.stats().dropped
 
 
+@pytest.mark.parametrize("act", ["flush", "close"])
+@pytest.mark.parametrize("seconds", [float("inf"), 1e300, 1e12])
+def test_for_ever_is_a_timeout(make_client, server, act, seconds):
+    """Longer than the system's clocks can wait is as long as it takes."""
+    client = make_client()
+    client.track("u1", "Event")
+
+    assert getattr(client, act)(seconds)
+    assert ["Event"] == [event["event"] for event in server.events]
+
+
 def test_later_events_do_not_end_a_flush_early(make_client, server):
     """A flush waits for the events before it, however many after it have an outcome."""
     held = threading.Event()

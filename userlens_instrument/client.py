@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 # Frames of these are between a log call and us; the one before is the call site.
 _BETWEEN = ("structlog", "userlens_instrument", "logging", "opentelemetry")
 _DEMO = "userlens_instrument.cli.demo"
+# Thirty years, in seconds: for who says "for ever", which the system's clocks cannot.
+_LONGEST = 1e9
 
 
 class Road:
@@ -327,7 +329,7 @@ class Client:
         Returns:
             Whether everything has.
         """
-        return self.sender.flush(timeout)
+        return self.sender.flush(min(timeout, _LONGEST))
 
     def close(self, timeout: float = 5.0) -> bool:
         """
@@ -340,7 +342,7 @@ class Client:
             Whether everything had an outcome in time.
         """
         self._closed = True
-        return self.sender.close(timeout)
+        return self.sender.close(min(timeout, _LONGEST))
 
     def drain(self, timeout: float = 5.0) -> bool:
         """
@@ -365,7 +367,7 @@ class Client:
         check_drain(self.settings)
         if self._closed:
             return False
-        return self.sender.attend() and self.sender.flush(timeout, everybodys=True)
+        return self.sender.attend() and self.sender.flush(min(timeout, _LONGEST), everybodys=True)
 
     @property
     def closed(self) -> bool:

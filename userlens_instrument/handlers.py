@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from userlens_instrument import processors
 from userlens_instrument._core.extract import LONGEST_ID, Plumbing, Reader, Record
 from userlens_instrument._core.loguru_line import is_bridged, record_of, said_of
+from userlens_instrument._core.once import token_of
 from userlens_instrument._core.rules import Line
 from userlens_instrument._core.shape import FLAT, flat_id, is_stamp
 from userlens_instrument._delivery.rulebook import books, shared_book
@@ -187,7 +188,10 @@ class UserlensHandler(logging.Handler):
         buffer = sender.buffer
         if len(data) > shapes.most or len(buffer.inbox) >= buffer.room:
             return False
-        if not road.once.claim(fields["relativeCreated"]):
+        token = fields["relativeCreated"]
+        if type(token) is not float:  # see `token_of`
+            return False
+        if not road.once.claim(token):
             sender.ledger.count("duplicates")
             return True
         buffer.put((user, name, data, when if shapes.sends_time else None))
@@ -233,11 +237,8 @@ class UserlensHandler(logging.Handler):
             client.sender.ledger.count("invalid", "own_thread")
             return None
         once = client.once
-        # Made new with each record, and shared by every copy of it; `created`
-        # itself is not always (a frozen clock hands out one object).
-        token = getattr(record, "relativeCreated", record)
         # Claimed in any case: a copy of the record may come without what was seen.
-        is_first = once.claim(token)
+        is_first = once.claim(token_of(record))
         if not is_first or once.has_seen(message):
             client.sender.ledger.count("duplicates")
             return None

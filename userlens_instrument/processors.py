@@ -7,6 +7,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from userlens_instrument._core.extract import LONGEST_ID, Plumbing, Reader, Record
+from userlens_instrument._core.once import token_of
 from userlens_instrument._core.rulefile import LEVELS
 from userlens_instrument._core.rules import Line
 from userlens_instrument._core.shape import FLAT, flat_id, is_stamp
@@ -247,7 +248,7 @@ class UserlensProcessor:
         once = client.once
         if once.has_seen(event_dict.get("event")):
             return False  # an event dict of ours, tag kept, in a second processor
-        if record is not None and not once.claim(getattr(record, "relativeCreated", record)):
+        if record is not None and not once.claim(token_of(record)):
             return False
         if self._keep_tag:
             # The tag travels on to handlers.
@@ -351,8 +352,9 @@ class UserlensProcessor:
             return False
         record: logging.LogRecord | None = event_dict.get("_record")
         once = client.once
-        token = getattr(record, "relativeCreated", record)
-        if once.has_seen(text_of(event_dict)) or not (record is None or once.claim(token)):
+        if once.has_seen(text_of(event_dict)) or not (
+            record is None or once.claim(token_of(record))
+        ):
             client.sender.ledger.count("duplicates")
             return False
         found = Record(

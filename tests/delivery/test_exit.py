@@ -183,18 +183,23 @@ def test_another_thread_that_logs_while_the_exit_waits_loses_nothing(server, ste
     """
     process, report = run_reporting(
         f"""
-import threading
+import queue, threading
 from userlens_instrument._delivery.sender import Sender
+
+asked, done = queue.SimpleQueue(), queue.SimpleQueue()
+
+def listen():
+    log(asked.get())
+    done.put(None)
 
 def meanwhile(self, *args, real=Sender.{step}):
     result = real(self, *args)
-    if not threads:
-        threads.append(threading.Thread(target=log, args=["Meanwhile"]))
-        threads[0].start()
-        threads[0].join()
+    Sender.{step} = real
+    asked.put("Meanwhile")
+    done.get()
     return result
 
-threads = []
+threading.Thread(target=listen, daemon=True).start()
 attach()
 log("Main")
 Sender.{step} = meanwhile

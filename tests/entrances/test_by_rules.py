@@ -17,7 +17,7 @@ from structlog.stdlib import ProcessorFormatter
 import userlens_instrument as userlens
 from userlens_instrument import Client, RulesError, Settings, UserlensHandler, UserlensProcessor
 from userlens_instrument._delivery import rulebook
-from userlens_instrument._delivery.diagnostics import voice
+from userlens_instrument._delivery.diagnostics import Voice, voice
 from userlens_instrument._delivery.threads import lent_thread
 
 
@@ -148,6 +148,64 @@ def test_our_own_lines_are_never_meant(transport):
 
         assert [("Any", "u1", None)] == taken(client, transport)
         assert {"own_thread": 2} == client.stats().invalid
+
+
+@pytest.mark.parametrize("way", ["renamed", "behind a queue", "its text alone"])
+def test_our_own_lines_are_known_by_their_text(transport, way):
+    """
+    By another name, on another thread, through a bridge to another library: no line of ours is
+    an event, whose delivery would be the next line.
+    """
+    settings = Settings(
+        write_code=WRITE_CODE,
+        rules=[{"logger": "*", "event": "Any", "user_id": "u1"}],
+        debug=True,
+    )
+    with Client(settings, transport=transport) as client:
+        handler = UserlensHandler(client=client)
+        met = queue.Queue()
+
+        class Bridge(logging.Handler):
+            def emit(self, record):
+                line = {**vars(record), "name": "app"}
+                if way == "behind a queue":
+                    line |= {"msg": record.getMessage(), "args": None}
+                elif way == "its text alone":
+                    line = {"name": "root", "msg": record.getMessage()}
+                met.put(logging.makeLogRecord(line))
+
+        log, bridge = logging.getLogger("userlens_instrument"), Bridge()
+        log.addHandler(bridge)
+        level = log.level
+        log.setLevel(logging.DEBUG)
+        try:
+            client.track("u1", "First")
+            assert client.flush(PATIENCE)
+            line = met.get(timeout=PATIENCE)
+            handler.handle(line)
+            handler.handle(logging.makeLogRecord({"name": "app", "msg": "theirs"}))
+        finally:
+            log.removeHandler(bridge)
+            log.setLevel(level)
+
+        assert line.getMessage().startswith("debug: track of")
+        assert ["First", "Any"] == [name for name, *_ in taken(client, transport)]
+
+
+def test_what_was_said_long_ago_is_forgotten():
+    """However many lines are said, no more than some thousands are remembered."""
+    voice, lines = Voice(), logging.getLogger("userlens_instrument")
+    lines.disabled = True
+    try:
+        for number in range(10_000):
+            voice.say(None, f"line {number}")
+            voice.drain(PATIENCE)
+    finally:
+        lines.disabled = False
+
+    assert voice.has_said("line 9999")
+    assert not voice.has_said("line 0")
+    assert 4_096 == sum(voice.has_said(f"line {number}") for number in range(10_000))
 
 
 def test_a_record_without_a_name(client, transport):

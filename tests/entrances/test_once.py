@@ -200,6 +200,27 @@ def test_a_frozen_clock_does_not_make_records_equal(client, transport, monkeypat
     assert 3 == len(transport.events)
 
 
+@pytest.mark.parametrize("changed", [None, 0, "12 ms", int], ids=repr)
+def test_what_a_filter_makes_of_the_time_does_not_make_records_equal(client, transport, changed):
+    """A filter that sets `relativeCreated`, to the same for many: each is a record of its own."""
+
+    def change(record):
+        record.relativeCreated = changed(record.relativeCreated % 1) if changed is int else changed
+        return True
+
+    log = logging.getLogger("once.changed")
+    log.propagate = False
+    log.setLevel(logging.INFO)
+    log.handlers[:] = [UserlensHandler(client=client), UserlensHandler(client=client)]
+    log.filters[:] = [change]
+    for _ in range(3):
+        log.info("E", extra={"userlens_event": True, **FIELDS})
+
+    assert client.flush(PATIENCE)
+    assert 3 == len(transport.events)
+    assert 3 == client.stats().duplicates
+
+
 @pytest.mark.parametrize("held", [1_000, 20_000])
 def test_records_that_are_held_back_are_recognised_however_many(client, transport, held):
     """A MemoryHandler before one handler, and another beside it: each record is one event."""

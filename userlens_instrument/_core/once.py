@@ -11,6 +11,18 @@ import sys
 _SWEEP = 64
 
 
+def token_of(record: object) -> object:
+    """
+    Return what tells *record* from any other, for `OnceGuard.claim`.
+
+    `logging` makes the float of ``relativeCreated`` new with each record, and every
+    copy of it shares that; `created` itself is not always (a frozen clock hands out
+    one object). A filter may have put something else there, which others share.
+    """
+    token = getattr(record, "relativeCreated", None)
+    return token if type(token) is float else record
+
+
 class OnceGuard:
     """
     Recognises a record at its second entrance, however much later that is.

@@ -198,6 +198,7 @@ class Ruleset:
 
     Args:
         rules: The rules.
+        is_own: Returns whether a text is a line of our own, which is never an event.
 
     Attributes:
         rules: The rules.
@@ -205,10 +206,13 @@ class Ruleset:
         others: The rules without one, by the name of a logger; None if there are none at all.
     """
 
-    __slots__ = ("_strikes", "messages", "others", "rules")
+    __slots__ = ("_is_own", "_strikes", "messages", "others", "rules")
 
-    def __init__(self, rules: tuple[Rule, ...]) -> None:
+    def __init__(
+        self, rules: tuple[Rule, ...], is_own: Callable[[str], bool] | None = None
+    ) -> None:
         """Sort them by how they are found."""
+        self._is_own = is_own
         self.rules = rules
         self.messages: dict[str, tuple[Rule, ...]] = {}
         for rule in rules:
@@ -247,7 +251,13 @@ class Ruleset:
                 found.append(match)
                 if rule.stop:
                     break
-        return found
+        return [] if found and self._is_ours(line) else found
+
+    def _is_ours(self, line: Line) -> bool:
+        text = line.message
+        if text == "%s" and len(line.args) == 1:
+            text = line.args[0]
+        return type(text) is str and self._is_own is not None and self._is_own(text)
 
     def _candidates(self, line: Line) -> tuple[Rule, ...]:
         message = line.message

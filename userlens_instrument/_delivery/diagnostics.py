@@ -29,6 +29,9 @@ LOGGER = "userlens_instrument"
 _INTERVAL = 60.0
 # How many kinds are told apart; past that the oldest may speak again.
 _MOST_KINDS = 1_024
+# How many lines are remembered to know them again: behind a bridge's queue there
+# may be as many, each an event's if its program logs everything about deliveries.
+_MOST_SAID = 4_096
 # A program with thousands of wrong call sites is told of the first of them.
 _MOST_WAITING = 256
 
@@ -46,6 +49,8 @@ class Voice:
         self._clock = clock or SystemClock()
         self._last: dict[str, tuple[float, int]] = {}
         self._kinds: deque[str] = deque()
+        # Hashes, as keys: the oldest goes first.
+        self._said: dict[int, None] = {}
         self._lines = Errands("userlens-diagnostics", self._write)
         # Reentrant: a host's handler may fork.
         self._writing = threading.RLock()
@@ -100,7 +105,24 @@ class Voice:
     def _write(self, line: tuple[int, str]) -> None:
         level, message = line
         with self._writing:
+            self._remember(message)
             logging.getLogger(LOGGER).log(level, "%s", message)
+
+    def _remember(self, message: str) -> None:
+        said, key = self._said, hash(message)
+        said.pop(key, None)
+        said[key] = None
+        if len(said) > _MOST_SAID:
+            del said[next(iter(said))]
+
+    def has_said(self, text: str) -> bool:
+        """
+        Return whether *text* is a line of ours, of the last thousands.
+
+        By its text alone: a bridge to another library, or a filter that renames
+        loggers, leaves nothing else of who has logged it.
+        """
+        return hash(text) in self._said
 
     def pause(self, timeout: float) -> None:
         """Write nothing until `resume`; wait *timeout* seconds at most for a line being written."""

@@ -147,7 +147,7 @@ def load(source: str | InlineRules, redact: Collection[str]) -> Ruleset:
         rules, problems = read_text(read_file(source), is_secret)
     if problems:
         raise RulesError(_shown(source), tuple(map(str, problems)))
-    return Ruleset(rules)
+    return Ruleset(rules, is_own=voice.has_said)
 
 
 def read_file(path: str) -> str:
