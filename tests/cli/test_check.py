@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -347,6 +348,19 @@ def test_a_spool(environ, checked, tmp_path):
     assert checked()[1]["spool"][0][1].endswith("nobody delivers it at present")
 
 
+def test_a_spool_of_no_bytes(environ, checked, tmp_path):
+    """
+    An empty file, as `touch` or a container's mount makes one, is made a spool, and stays for now.
+    """
+    path = tmp_path / "spool.db"
+    path.touch()
+    environ(spool=str(path))
+
+    assert "ok" == checked()[1]["spool"][0][0]
+
+    assert [(path, 0)] == [(each, each.stat().st_size) for each in tmp_path.iterdir()]
+
+
 def test_a_spool_with_dead_letters(environ, server, checked, tmp_path):
     """
     What was refused is worth a look.
@@ -378,17 +392,102 @@ def test_a_spool_that_is_none(environ, checked, tmp_path):
     assert (1, "FAIL") == (code, found["spool"][0][0])
 
 
-def test_a_spool_where_nothing_can_be_made(environ, checked, tmp_path, monkeypatch):
+ELSEWHERE = "give a path on a local disk, in a folder that the user of the service may write"
+
+
+@pytest.mark.parametrize("rest", ["spool.db", "new/spool.db"])
+def test_a_spool_in_a_file(environ, checked, tmp_path, rest):
     """
-    A folder that this user may not write, or that is a file.
+    What should be a folder is a file: it is named, with what the system says.
     """
-    (tmp_path / "file").write_text("")
-    environ(spool=str(tmp_path / "file" / "spool.db"))
+    folder = tmp_path / "file"
+    folder.write_text("")
+    environ(spool=f"{folder}/{rest}")
+
+    code, found = checked()
+
+    text = f"{folder}/{rest} cannot be made in {folder} (Not a directory)"
+    assert (1, [("FAIL", text, ELSEWHERE)]) == (code, found["spool"])
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux has it")
+@pytest.mark.parametrize("path", ["/proc/x/spool.db", "/proc/spool.db"])
+def test_a_spool_where_root_may_and_nobody_can(environ, checked, path):
+    """
+    It is tried, not asked: access() says yes to root, for /proc too.
+    """
+    environ(spool=path)
+
+    code, found = checked()
+
+    ((state, text, fix),) = found["spool"]
+    assert (1, "FAIL", ELSEWHERE) == (code, state, fix)
+    assert text.startswith(f"{path} cannot be made in /proc (")
+
+
+@pytest.mark.parametrize(
+    ("number", "said", "fix"),
+    [
+        (errno.EROFS, "Read-only file system", ELSEWHERE),
+        (errno.ENOSPC, "No space left on device", "make room there"),
+    ],
+)
+def test_a_spool_on_a_file_system_that_takes_nothing(
+    environ, checked, tmp_path, monkeypatch, number, said, fix
+):
+    """
+    Mounted to be read, or full: what the system says, and what to do about that.
+    """
+
+    def mkdir(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    environ(spool=str(tmp_path / "new" / "spool.db"))
+    monkeypatch.setattr(os, "mkdir", mkdir)
+
+    code, found = checked()
+
+    text = f"{tmp_path}/new/spool.db cannot be made in {tmp_path} ({said})"
+    assert (1, [("FAIL", text, fix)]) == (code, found["spool"])
+
+
+def test_a_spool_in_a_folder_that_is_a_dangling_link(environ, checked, tmp_path):
+    """
+    A link to a volume that is not mounted: no folder can be made in its place.
+    """
+    (tmp_path / "volume").symlink_to(tmp_path / "gone")
+    environ(spool=str(tmp_path / "volume" / "spool.db"))
 
     code, found = checked()
 
     assert (1, "FAIL") == (code, found["spool"][0][0])
-    assert f"{tmp_path}/file may not be written by this user" in found["spool"][0][1]
+    assert f"cannot be made in {tmp_path}/volume (No such file" in found["spool"][0][1]
+
+
+def test_a_spool_that_only_opening_fails(environ, checked, tmp_path):
+    """
+    A name that leaves no room for SQLite's own beside it: folders can be made, a spool cannot.
+    """
+    path = tmp_path / ("s" * 250)
+    environ(spool=str(path))
+
+    code, found = checked()
+
+    text = f"{path} cannot be made in {tmp_path} (File name too long)"
+    assert (1, [("FAIL", text, ELSEWHERE)]) == (code, found["spool"])
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("rest", ["spool.db", "a/b/spool.db"])
+def test_the_trial_of_a_spool_leaves_nothing_behind(environ, checked, tmp_path, rest):
+    """
+    Neither file nor folder, in a folder that there is or below one that is made later.
+    """
+    environ(spool=str(tmp_path / rest))
+
+    assert "ok" == checked()[1]["spool"][0][0]
+
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_rules(environ, checked, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging.config
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,42 @@ def test_a_file_that_is_not_there(tmp_path, capsys):
     expected = f"userlens-instrument rules: {tmp_path}/none: there is no such file; give the path"
     out, error = capsys.readouterr()
     assert ("", f"{expected} of a rules file\n") == (out, error)
+
+
+@pytest.mark.parametrize("given", ["", " "])
+def test_an_empty_name(given, capsys):
+    """
+    A variable that is not set: exit code 2, and one line that says that it is empty.
+    """
+    assert 2 == main(["rules", "check", given])
+
+    expected = "userlens-instrument rules: FILE: it is empty; give the path of a rules file\n"
+    assert ("", expected) == tuple(capsys.readouterr())
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_directory(tmp_path, capsys, options):
+    """
+    A directory is bad input, too: exit code 2 and one line.
+    """
+    assert 2 == main(["rules", "check", *options, str(tmp_path)])
+
+    expected = f"userlens-instrument rules: {tmp_path}: this is a directory; give the path"
+    assert ("", f"{expected} of a file in it\n") == tuple(capsys.readouterr())
+
+
+def test_a_relative_path_of_a_configuration(tmp_path, monkeypatch):
+    """
+    In a dictConfig a path is relative to the working directory; an error names it whole.
+    """
+    monkeypatch.chdir(tmp_path)
+    handler = {"class": "userlens_instrument.UserlensHandler", "rules": "conf/userlens.toml"}
+
+    with pytest.raises(ValueError, match="Unable to configure handler 'userlens'") as caught:
+        logging.config.dictConfig({"version": 1, "handlers": {"userlens": handler}})
+
+    expected = f"{tmp_path}/conf/userlens.toml: there is no such file; give the path"
+    assert str(caught.value.__cause__).startswith(expected)
 
 
 def test_a_pattern_that_backtracks_without_end(file, capsys):

@@ -8,7 +8,9 @@ from collections import Counter, defaultdict
 
 import pytest
 from children import conserved, left_over, run_in_time, run_reporting
-from helpers import SPOOLED, Reply, closed_port, run_python
+from helpers import SPOOLED, Reply, closed_port, refuse_our_threads, run_python
+
+from userlens_instrument._delivery import lifecycle
 
 
 EVENTS, USERS = 950, 50
@@ -209,6 +211,22 @@ Sender.{step} = meanwhile
 
     assert {"Main": 1, "Meanwhile": 1} == Counter(event["event"] for event in server.events)
     assert (0, "", 2) == (process.returncode, process.stderr, report["delivered"])
+
+
+def test_without_threads_a_client_whose_server_is_gone_leaves_time_to_the_others(
+    make_client, server, monkeypatch
+):
+    """They are waited for one after the other, and yet none of them for all of the time."""
+    gone = make_client(events_url=f"http://127.0.0.1:{closed_port()}", shutdown_timeout=1.0)
+    client = make_client(shutdown_timeout=1.0)
+    refuse_our_threads(monkeypatch)
+    gone.track("u1", "Lost")
+    client.track("u1", "Event")
+    lifecycle._finish_all(lambda sender, seconds: sender.finish(seconds))
+
+    assert ["Event"] == [event["event"] for event in server.events]
+    assert 1 == client.stats().delivered
+    assert 0 == gone.stats().delivered
 
 
 def test_an_exit_hook_that_is_slow_does_not_use_up_our_time(server):

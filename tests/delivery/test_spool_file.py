@@ -68,6 +68,22 @@ def test_what_is_put_in_comes_out_in_order(make):
     assert ["Third", "Fourth"] == names(spool, after=2)
 
 
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe"])
+def test_what_is_no_file_is_left_as_it_is(tmp_path, kind):
+    """A spool is never put in the place of a device or a pipe."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    if kind == "link to a pipe":
+        path = tmp_path / "spool.db"
+        path.symlink_to(tmp_path / "pipe")
+    before = path.stat()
+    with pytest.raises(SpoolError, match="it is no regular file") as caught:
+        Spool(str(path)).open()
+
+    assert "foreign" == caught.value.kind
+    assert (before.st_ino, before.st_mode) == (path.stat().st_ino, path.stat().st_mode)
+
+
 def test_who_watches_sqlite3_sees_nothing_of_the_spool(make, monkeypatch):
     """Tracing replaces `connect`; what a spool does would be in the traces of whoever logs."""
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # Seconds for the last lines of diagnostics, past the deadline of delivery.
 _LAST_WORDS = 0.25
+# Seconds for which each of several senders is waited for at first, at most.
+_SHARE = 1.0
 # Seconds between two signals to a main thread that has not heard the first.
 _AGAIN = 0.05
 
@@ -242,6 +244,11 @@ def _finish_all(finish: Callable[[Sender, float], object]) -> None:
     senders = _senders()
     for sender, _ in senders:
         sender.hurry()
+    if len(senders) > 1:
+        # Without threads each delivers only while it is waited for: one whose
+        # server is gone must not take the time of them all.
+        for sender, timeout in senders:
+            sender.flush(min(_SHARE, timeout / (2 * len(senders))))
     for sender, timeout in senders:
         finish(sender, max(0.0, started + timeout - time.monotonic()))
     _last_words()

@@ -1166,18 +1166,22 @@ class Sender:
             last_words: Writes what was said, called after each later event.
         """
         started = self._clock.monotonic()
-        self._halted = False
-        self.finish(seconds)
-        self._hold_still(seconds - (self._clock.monotonic() - started))
+        accepted = self.stats().accepted
+        self._finish_and_hold_still(seconds)
         self._last_words = last_words
         self.buffer.shut()
         self._exit_seconds = max(0.0, seconds - (self._clock.monotonic() - started))
-        if self._exit_seconds and not self._closed and self.stats().pending:
+        if self._exit_seconds and not self._closed and self.stats().accepted > accepted:
             # Of another thread, while we waited, too late for that and too early
             # to wait by itself: a queue that its owner empties at the exit.
-            self.finish(self._exit_seconds)
-            self._hold_still(seconds - (self._clock.monotonic() - started))
+            self._finish_and_hold_still(self._exit_seconds)
             self._exit_seconds = max(0.0, seconds - (self._clock.monotonic() - started))
+
+    def _finish_and_hold_still(self, seconds: float) -> None:
+        started = self._clock.monotonic()
+        self._halted = False
+        self.finish(seconds)
+        self._hold_still(seconds - (self._clock.monotonic() - started))
 
     def _deliver_at_exit(self) -> None:
         if self._exit_seconds is not None and not is_own_thread():

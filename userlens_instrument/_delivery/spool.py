@@ -243,6 +243,9 @@ class Spool:
             if create and not self.path.parent.is_dir():
                 _make_directory(self.path.parent)
             with self._alone(patience):
+                if self.path.exists() and not (self.path.is_file() or self.path.is_dir()):
+                    # Another file in its place would take a device from the whole system.
+                    raise SpoolError(str(self.path), "foreign", "it is no regular file")
                 if create and (not self.path.exists() or not self.path.stat().st_size):
                     # A log without its file would be taken for the new one's.
                     self._set_aside()

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 _EPILOG: Final = """\
 The settings are those of the environment (USERLENS_WRITE_CODE and so on); --rules
-wins over it. Nothing is created: the write code is tried with an empty body, which
-Userlens refuses for its emptiness alone. With --send, one identify is sent, of the
-user userlens-instrument-check.
+wins over it. Nothing is left behind: the write code is tried with an empty body, which
+Userlens refuses for its emptiness alone, and a spool that is not there yet in a folder
+that is removed again. With --send, one identify is sent, of the user
+userlens-instrument-check.
 
 exit codes:
   0  all is well
@@ -365,8 +366,9 @@ def _of_spool(settings: Settings) -> Line:
     from userlens_instrument._delivery.spool import Spool  # noqa: PLC0415 - imports SQLite
 
     path = settings.spool
-    if not os.path.exists(path):  # noqa: PTH110 - text in
-        return _of_folder(path)
+    is_empty = os.path.isfile(path) and not os.path.getsize(path)  # noqa: PTH113, PTH202 - text in
+    if is_empty or not os.path.exists(path):  # noqa: PTH110 - as above
+        return _of_new_spool(path)
     spool = Spool(path)
     try:
         spool.open(create=False)
@@ -393,20 +395,37 @@ def _of_spool(settings: Settings) -> Line:
     )
 
 
-def _of_folder(path: str) -> Line:
-    """Return whether a spool that there is not yet can be made."""
+def _of_new_spool(path: str) -> Line:
+    """Return whether a spool that there is not yet can be made: one is made beside, and removed."""
+    import tempfile  # noqa: PLC0415 - see cli
+
+    from userlens_instrument._delivery.spool import Spool, translate  # noqa: PLC0415 - imports SQLite
+
     folder = os.path.dirname(path)  # noqa: PTH120 - text in
-    while folder and not os.path.exists(folder):  # noqa: PTH110 - as above
+    while not os.path.lexists(folder):
         folder = os.path.dirname(folder)  # noqa: PTH120 - as above
-    if os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK):  # noqa: PTH112 - as above
+    try:
+        # What access() allows to root need not be possible: in /proc, on a file system that is
+        # mounted to be read, or that has no locks. And a folder of the real names, made and
+        # removed, could be taken away from a service that starts just now.
+        with tempfile.TemporaryDirectory(prefix=".userlens-", dir=folder) as scratch:
+            spool = Spool(os.path.join(scratch, os.path.relpath(path, folder)))  # noqa: PTH118 - as above
+            try:
+                spool.open()
+            finally:
+                spool.close()
+    except (OSError, SpoolError) as error:
+        found = translate(error, path) if isinstance(error, OSError) else error
         return Line(
-            state="ok", topic="spool", text=f"{path} is made with the first event; not there yet"
+            state="FAIL",
+            topic="spool",
+            text=f"{path} cannot be made in {folder} ({found.problem})",
+            fix="make room there"
+            if found.kind == "full"
+            else "give a path on a local disk, in a folder that the user of the service may write",
         )
     return Line(
-        state="FAIL",
-        topic="spool",
-        text=f"{path} cannot be made: {folder or '/'} may not be written by this user",
-        fix="give a path below a folder that the user of the service may write",
+        state="ok", topic="spool", text=f"{path} is made with the first event; not there yet"
     )
 
 

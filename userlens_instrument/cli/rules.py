@@ -7,6 +7,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from userlens_instrument.cli.terminal import printable
+from userlens_instrument.exceptions import RulesError
 
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ def _check(args: argparse.Namespace) -> int:
     from userlens_instrument._delivery.rulebook import read_file  # noqa: PLC0415 - as above
     from userlens_instrument.settings import Settings  # noqa: PLC0415 - as above
 
+    if not args.file.strip():
+        # A variable of a script that is not set; as a path it would be this directory.
+        raise RulesError("FILE", ("it is empty; give the path of a rules file",))
     # The file by its own merits: what the environment asks for is not read.
     settings = Settings.load({"rules": None})
     text = read_file(args.file)
