@@ -9,14 +9,21 @@ import re
 import sys
 import threading
 from pathlib import Path
+from unittest import mock
 
+import loguru
 import pytest
 import structlog
 from helpers import PATIENCE, WRITE_CODE, Reply, ScriptedServer, run_python
+from opentelemetry._logs import _internal as opentelemetry_logs
+from opentelemetry.instrumentation.logging.handler import LoggingHandler
+from opentelemetry.sdk._logs import LoggerProvider
 
 import userlens_instrument as userlens
 from userlens_instrument import UserlensHandler, UserlensProcessor, diagnose
 from userlens_instrument.diagnosis import REASONS, Diagnosis, Finding
+from userlens_instrument.integrations.loguru import make_sink, sink
+from userlens_instrument.integrations.opentelemetry import UserlensLogRecordProcessor
 
 
 @pytest.fixture(autouse=True)
@@ -373,7 +380,7 @@ def test_where_structlog_is_not_imported(configured, logger, monkeypatch):
     logging.getLogger().setLevel(logging.INFO)
 
     assert [] == codes(diagnose())
-    assert [] == codes(diagnose(object()))
+    assert ["no_logger"] == codes(diagnose(object()))
     assert "structlog" not in sys.modules
 
 
@@ -564,17 +571,408 @@ def test_the_level_of_a_structlog_logger(configured):
     assert [] == codes(diagnose(log, level="ERROR"))
 
 
-def test_what_is_no_logger(configured):
+class Broken:
+    def bind(self):
+        raise RuntimeError
+
+
+class Hostile:
+    """Raises whatever is read of it, its class too."""
+
+    def __getattribute__(self, name):
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: 3,
+        lambda: b"billing",
+        dict,
+        object,
+        Broken,
+        Hostile,
+        mock.Mock,
+        mock.MagicMock,
+        lambda: mock.Mock(spec=logging.Logger),
+    ],
+)
+def test_what_is_no_logger(configured, make):
     """
-    Anything else is looked at as if it were structlog's, and nothing raises.
+    Anything else is one finding, which names its type and says what is taken.
+    """
+    asked = make()
+
+    found = diagnose(asked)
+
+    kind = type(asked).__name__
+    assert f"an object of type {kind}" == found.subject
+    (finding,) = found.findings
+    assert ("lost", "what was given") == (finding.severity, finding.where)
+    assert f"it is no logger, but of type {kind}" == finding.problem
+    assert finding.fix.startswith("give a logger's name, a logging.Logger, a LoggerAdapter or a")
+
+
+class Closed(logging.LoggerAdapter):
+    """An adapter that nobody may look into."""
+
+    def __init__(self):
+        pass
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+def circle():
+    adapter = logging.LoggerAdapter(None, {})
+    adapter.logger = adapter
+    return adapter
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: logging.LoggerAdapter(3, {}),
+        lambda: logging.LoggerAdapter(None, {}),
+        lambda: logging.LoggerAdapter(Hostile(), {}),
+        lambda: mock.Mock(spec=logging.LoggerAdapter),
+        Closed,
+        circle,
+    ],
+)
+def test_an_adapter_of_no_logger(configured, make):
+    """
+    An adapter that wraps no logger, itself, or what cannot be read, is one finding.
+    """
+    (finding,) = diagnose(make()).findings
+
+    assert ("no_logger", "LoggerAdapter") == (finding.code, finding.where)
+    assert "what it wraps is no logger, or cannot be read" == finding.problem
+
+
+class Half(logging.Logger):
+    """A logger that cannot say whether it is enabled, nor, if asked, what it is called."""
+
+    nameless = False
+
+    def __getattribute__(self, name):
+        if name == "getEffectiveLevel" or (name == "name" and type(self).nameless):
+            raise RuntimeError(name)
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("nameless", [False, True])
+def test_a_logger_with_attributes_that_raise(configured, monkeypatch, nameless):
+    """
+    What raises is a finding; what comes after it, such as the settings, is looked at all the same.
+    """
+    logger = Half("half")
+    monkeypatch.setattr(Half, "nameless", nameless)
+    userlens.configure(dry_run=True)
+
+    found = diagnose(logger)
+
+    assert "a logger" if nameless else "logger half" == found.subject
+    assert ["dry_run", "cannot_look"] == codes(found)
+    assert "raises RuntimeError" in found.findings[1].problem
+
+
+class Odder(logging.NullHandler):
+    """A handler that raises for an attribute it does not have."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+def test_a_handler_with_attributes_that_raise(configured, logger):
+    """
+    A handler of somebody else that cannot be read hides none of ours.
+    """
+    logger.handlers.insert(0, Odder())
+
+    assert [] == codes(diagnose(logger))
+
+
+def test_adapters_with_attributes_that_raise(configured, logger):
+    """
+    An adapter that raises for what it does not have, such as merge_extra, is one as any other.
     """
 
-    class Broken:
-        def bind(self):
+    class Strict(logging.LoggerAdapter):
+        def __getattribute__(self, name):
+            if name == "merge_extra":
+                raise RuntimeError(name)
+            return super().__getattribute__(name)
+
+    found = diagnose(Strict(logger, {}))
+
+    assert ["adapter"] == codes(found)
+    assert "LoggerAdapter of logger diagnosed.one" == found.findings[0].where
+
+
+@pytest.mark.parametrize("level", [0, -1])
+def test_a_level_that_is_never_logged(configured, logger, level):
+    """
+    logging leaves out NOTSET and what is below: that is no logging.disable() of anybody's.
+    """
+    found = diagnose(logger, level=level)
+
+    assert "level" == codes(found)[0]
+    assert "logging_disabled" not in codes(found)
+    assert "is not above NOTSET, and never logged" in found.findings[0].problem
+
+
+def test_a_handler_of_ours_that_cannot_be_shown(configured, logger):
+    """
+    A subclass whose repr raises is named by its class, and looked at like any other.
+    """
+
+    class Unshown(UserlensHandler):
+        def __repr__(self):
             raise RuntimeError
 
-    assert isinstance(diagnose(Broken()), Diagnosis)
-    assert isinstance(diagnose(3), Diagnosis)
+    logger.handlers[:] = [Unshown(logging.ERROR, write_code=WRITE_CODE, disabled=True)]
+
+    assert [("handler_level", "<Unshown>"), ("disabled", "<Unshown>")] == [
+        (finding.code, finding.where) for finding in diagnose(logger).findings
+    ]
+
+
+def test_a_target_that_raises(configured, logger):
+    """
+    A handler whose target cannot be read hands on to nobody; ours beside it is found.
+    """
+
+    class Aimless(logging.NullHandler):
+        @property
+        def target(self):
+            raise RuntimeError
+
+    logger.handlers.insert(0, Aimless())
+
+    assert [] == codes(diagnose(logger))
+
+
+@pytest.mark.parametrize("handlers", [None, 3, mock.Mock()])
+def test_a_listener_of_somebody_elses(configured, logger, handlers):
+    """
+    What is behind a QueueHandler whose listener has no list of handlers, nobody knows.
+    """
+    handler = logging.handlers.QueueHandler(queue.SimpleQueue())
+    handler.listener = mock.Mock(handlers=handlers)
+    logger.handlers[:] = [handler]
+
+    assert ["behind_a_queue"] == codes(diagnose(logger))
+
+
+@pytest.mark.parametrize("stub", [object(), mock.Mock(get_config=None)])
+def test_a_module_that_is_called_structlog(configured, logger, monkeypatch, stub):
+    """
+    A stub in the place of structlog is not structlog, and hides nothing of the rest.
+    """
+    logger.handlers.clear()
+    logging.getLogger().setLevel(logging.INFO)
+    monkeypatch.setitem(sys.modules, "structlog", stub)
+
+    assert ["no_entrance"] == codes(diagnose())
+    assert ["no_logger"] == codes(diagnose(object()))
+
+
+def test_an_adapter_around_structlog(configured):
+    """
+    What it wraps is looked at as what it is; an adapter is one around loguru's logger, too.
+    """
+    for wrapped, name in (
+        (chain(UserlensProcessor(), JSON), "structlog"),
+        (loguru.logger, "loguru"),
+    ):
+        found = diagnose(logging.LoggerAdapter(wrapped, {}))
+
+        assert f"logger of {name}" == found.subject
+        assert "adapter" == codes(found)[0]
+
+
+class OfTheirOwn:
+    """A bound logger that is not derived from structlog's: the protocol is all that it has."""
+
+    def bind(self, **_):
+        return self
+
+    unbind = try_unbind = new = bind
+
+
+def test_a_bound_logger_of_a_class_of_its_own(configured):
+    """
+    What has the methods of structlog's protocol BindableLogger is a logger of structlog.
+    """
+    assert "logger of structlog" == diagnose(OfTheirOwn()).subject
+
+
+# ---------------------------------------------------------------- loguru
+
+
+@pytest.fixture
+def loguru_logger():
+    """loguru's logger without any sink, as it is left, too."""
+    loguru.logger.remove()
+    yield loguru.logger
+    loguru.logger.remove()
+    loguru.logger.enable("")
+
+
+def forward(message):
+    """Stand for a bridge of the host."""
+
+
+@pytest.mark.parametrize(
+    ("add", "expected"),
+    [
+        (lambda add: add(sink), []),
+        (lambda add: add(make_sink()), []),
+        (lambda add: add(UserlensHandler()), []),
+        (lambda add: None, [("no_sink", "lost")]),
+        (lambda add: add(sys.stdout), [("no_sink", "lost")]),
+        (lambda add: add(forward), [("behind_loguru", "maybe")]),
+        (lambda add: add(logging.NullHandler()), [("behind_loguru", "maybe")]),
+        (lambda add: add(sink, level="ERROR"), [("sink_level", "lost")]),
+        (lambda add: (add(sink, level="ERROR"), add(make_sink())), [("sink_level", "maybe")]),
+        (lambda add: add(sink, filter=lambda record: True), [("sink_filter", "maybe")]),
+        (lambda add: add(sink, enqueue=True), [("sink_enqueue", "note")]),
+        (lambda add: add(make_sink(write_code="x", disabled=True)), [("disabled", "lost")]),
+    ],
+)
+def test_the_sinks_of_loguru(configured, loguru_logger, add, expected):
+    """
+    loguru's logger has an answer of its own: whether there is a sink of ours, and what it takes.
+    """
+    add(loguru_logger.add)
+
+    found = diagnose(loguru_logger.bind(a=1))
+
+    assert "logger of loguru" == found.subject
+    assert expected == [(finding.code, finding.severity) for finding in found.findings]
+
+
+@pytest.mark.parametrize(("name", "said"), [("a.b", "a.b"), ("", "all modules")])
+def test_what_loguru_does_not_log(configured, loguru_logger, name, said):
+    """
+    logger.disable() holds for modules: it depends on who logs.
+    """
+    loguru_logger.add(sink)
+    loguru_logger.disable(name)
+    try:
+        found = diagnose(loguru_logger)
+    finally:
+        loguru_logger.enable(name)
+
+    assert ["loguru_disabled"] == codes(found)
+    assert found.findings[0].problem.endswith(f"holds for {said}")
+
+
+def test_another_loguru(configured):
+    """
+    One whose insides are not as they are known is said to be unknown; nothing raises.
+    """
+    unknown = type("Logger", (), {"__module__": "loguru._logger"})()
+
+    assert {"cannot_look"} == set(codes(diagnose(unknown)))
+
+
+def test_loguru_is_an_entrance(configured, loguru_logger):
+    """
+    A sink alone is one, and of its lines logging's levels say nothing.
+    """
+    logging.getLogger().setLevel(logging.WARNING)
+    loguru_logger.add(sink)
+
+    found = diagnose()
+
+    assert [("level", "maybe")] == [(one.code, one.severity) for one in found.findings]
+    assert found.arrives
+    loguru_logger.remove()
+    assert ["level", "no_entrance"] == codes(diagnose())
+
+
+def test_loguru_under_auto_instrumentation():
+    """
+    What is taken without a handler is logging and structlog; to look imports nothing.
+    """
+    done = run_python(
+        """
+import sys
+from userlens_instrument import auto, diagnose
+auto.install()
+diagnose(); diagnose("app")
+print({"loguru", "opentelemetry", "structlog"} & set(sys.modules))
+from loguru import logger
+print(diagnose(logger))
+""",
+        "http://127.0.0.1:1",
+    )
+
+    assert (0, "") == (done.returncode, done.stderr)
+    imported, verdict, finding = done.stdout.splitlines()
+    assert ("set()", "logger of loguru: events do not arrive") == (imported, verdict)
+    assert "no sink of ours; what is taken without one is logging and structlog" in finding
+
+
+# ---------------------------------------------------------------- OpenTelemetry
+
+
+def provider_of(*processors):
+    provider = LoggerProvider(shutdown_on_exit=False)
+    for each in processors:
+        provider.add_log_record_processor(each)
+    return provider
+
+
+def test_behind_opentelemetry(configured, logger):
+    """
+    OpenTelemetry's handler is an entrance, with a processor of ours behind it: level and settings.
+    """
+    ours = UserlensLogRecordProcessor(write_code=WRITE_CODE, disabled=True)
+    handler = LoggingHandler(logger_provider=provider_of(ours))
+    logger.handlers[:] = [handler]
+    logging.getLogger().setLevel(logging.INFO)
+
+    assert ["disabled"] == codes(diagnose(logger))
+    assert ["disabled"] == codes(diagnose())
+    handler.setLevel(logging.ERROR)
+
+    assert ["handler_level", "disabled"] == codes(diagnose(logger))
+
+
+def test_behind_the_provider_of_the_process(configured, logger, monkeypatch):
+    """
+    A handler that was made before the provider goes to that; nothing is made to find it.
+    """
+    monkeypatch.setattr(opentelemetry_logs, "_LOGGER_PROVIDER", None)
+    logger.handlers[:] = [LoggingHandler(logger_provider=opentelemetry_logs.ProxyLoggerProvider())]
+    logging.getLogger().setLevel(logging.INFO)
+    assert ["behind_opentelemetry"] == codes(diagnose(logger))
+    assert opentelemetry_logs._LOGGER_PROVIDER is None
+
+    provider = provider_of(UserlensLogRecordProcessor())
+    monkeypatch.setattr(opentelemetry_logs, "_LOGGER_PROVIDER", provider)
+
+    assert [] == codes(diagnose(logger))
+    logger.handlers.clear()
+    assert [] == codes(diagnose())
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_what_is_behind_opentelemetry_cannot_always_be_told(configured, logger, monkeypatch, ours):
+    """
+    Where a processor of ours may be wrapped in another; where none was imported, there is none.
+    """
+    logger.handlers[:] = [LoggingHandler(logger_provider=provider_of(mock.Mock()))]
+    if not ours:
+        monkeypatch.delitem(sys.modules, "userlens_instrument.integrations.opentelemetry.logs")
+
+    found = diagnose(logger)
+
+    assert ["behind_opentelemetry" if ours else "no_handler"] == codes(found)
+    assert ours is found.arrives
 
 
 # ---------------------------------------------------------------- the client

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import structlog
 from helpers import PATIENCE, WRITE_CODE, Reply, closed_port
+from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 
 from userlens_instrument import Client, Settings, UserlensHandler, UserlensProcessor
@@ -100,6 +102,41 @@ def test_people_and_companies_have_no_trace(make, transport, tracer):
 
     assert client.flush(PATIENCE)
     assert [{"plan": "pro"}] * 2 == [event["traits"] for event in transport.events]
+
+
+class Span(trace.NonRecordingSpan):
+    """A span of somebody's own, whose context is what *find* returns."""
+
+    def __init__(self, find):
+        self.get_span_context = find
+
+
+def failing():
+    raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    "find",
+    [
+        failing,
+        lambda: None,
+        *(
+            lambda ids=ids: SimpleNamespace(is_valid=True, trace_id=ids[0], span_id=ids[1])
+            for ids in [("a", "b"), (None, None), (1 << 128, 1), (1, 1 << 64), (1, -1), (0, 1)]
+        ),
+    ],
+)
+def test_an_odd_span_costs_no_more_than_its_ids(make, transport, find):
+    """
+    Whatever it raises, and whatever ids it gives that are none: the event is delivered.
+    """
+    client = make(trace_context=True)
+    with trace.use_span(Span(find)):
+        log_everywhere(client, plan="pro")
+
+    assert client.flush(PATIENCE)
+    assert [{"plan": "pro"}] * 6 == [event["properties"] for event in transport.events]
+    assert {} == client.stats().invalid
 
 
 def test_without_opentelemetry(make, transport, monkeypatch):

@@ -11,7 +11,9 @@ to import, are loaded by the first line that may become an event.
 
 from __future__ import annotations
 
+import _thread
 import atexit
+import os
 import sys
 
 from userlens_instrument._auto import lines, records
@@ -36,14 +38,7 @@ def install() -> None:
 
     .. versionadded:: 0.1.0
     """
-    if is_installed():
-        return
-    gate.open(_load)
-    sys.meta_path.insert(0, _watcher)
-    for name, hook in _watcher.hooks.items():
-        module = sys.modules.get(name)
-        if module is not None:
-            hook(module)
+    _change(wanted=True)
 
 
 def uninstall() -> None:
@@ -52,11 +47,7 @@ def uninstall() -> None:
 
     .. versionadded:: 0.1.0
     """
-    gate.close()
-    if is_installed():
-        sys.meta_path.remove(_watcher)
-    while _undo:
-        _undo.pop()()
+    _change(wanted=False)
 
 
 def is_installed() -> bool:
@@ -66,6 +57,60 @@ def is_installed() -> bool:
     .. versionadded:: 0.1.0
     """
     return _watcher in sys.meta_path
+
+
+class _State:
+    """What is wanted, and who is at it."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        self.is_changing = False
+        # Reentrant: a signal handler may call either function within either.
+        self.lock = _thread.RLock()
+
+
+_state = _State()
+
+
+def _change(*, wanted: bool) -> None:
+    """Install or take back, one caller at a time; the last one who wants something gets it."""
+    _state.wanted = wanted
+    with _state.lock:
+        if _state.is_changing:
+            return  # further up on this thread, where it is seen
+        _state.is_changing = True
+        try:
+            while _state.wanted != is_installed():
+                if _state.wanted:
+                    _put_in()
+                else:
+                    _take_back()
+        finally:
+            _state.is_changing = False
+
+
+def _put_in() -> None:
+    while _undo:  # of a module that was imported while it was taken back
+        _undo.pop()()
+    gate.open(_load)
+    sys.meta_path.insert(0, _watcher)
+    for name, hook in _watcher.hooks.items():
+        module = sys.modules.get(name)
+        if module is not None:
+            hook(module)
+
+
+def _take_back() -> None:
+    gate.close()
+    sys.meta_path.remove(_watcher)
+    while _undo:
+        _undo.pop()()
+
+
+def _after_fork_in_child() -> None:
+    # Whoever held the lock, or was half-way, is not here.
+    _state.lock = _thread.RLock()
+    _state.is_changing = False
 
 
 def _load() -> tuple[TakeRecord, TakeLine]:
@@ -95,3 +140,5 @@ _watcher = Watcher({"logging": _by(records.watch), "structlog._config": _by(line
 
 # The first hook to be registered, so the last to run.
 atexit.register(gate.at_exit)
+if hasattr(os, "register_at_fork"):  # pragma: no branch - POSIX, where there is a fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -688,11 +688,14 @@ def _traced(event: Track) -> Track:
     module = sys.modules.get("opentelemetry.trace")
     if module is None:
         return event
-    span = module.get_current_span().get_span_context()
-    if not span.is_valid:
+    try:
+        span = module.get_current_span().get_span_context()
+        if not span.is_valid or not (0 < span.trace_id < 1 << 128 and 0 < span.span_id < 1 << 64):
+            return event
+        # As W3C Trace Context writes them.
+        ids = {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
+    except Exception:  # somebody's own kind of span: the event is worth more than the ids
         return event
-    # As W3C Trace Context writes them.
-    ids = {"trace_id": f"{span.trace_id:032x}", "span_id": f"{span.span_id:016x}"}
     return replace(event, properties={**ids, **(event.properties or {})})
 
 

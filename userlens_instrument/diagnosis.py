@@ -1,7 +1,8 @@
 """
-Why records of a logger would not arrive: a look at logging, structlog and the client.
+Why records of a logger would not arrive: a look at logging, structlog, loguru and the client.
 
-It only looks: no logger, handler, client or thread is made, and nothing is logged.
+It only looks: no logger, handler, client or thread is made, nothing is logged, and
+of what is not loaded, as loguru or OpenTelemetry may not be, nothing is imported.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from userlens_instrument import auto
-from userlens_instrument._auto.lines import take_line
+from userlens_instrument._auto.lines import is_taken_at
 from userlens_instrument.client import registry
 from userlens_instrument.exceptions import UserlensError
 from userlens_instrument.handlers import UserlensHandler, is_own_logger
@@ -86,8 +87,8 @@ def diagnose(logger: Any = None, *, level: int | str = "INFO") -> Diagnosis:
     Say why tagged records of *logger* would not arrive.
 
     Args:
-        logger: A logger's name, a `logging.Logger`, a `logging.LoggerAdapter`, or a logger of
-            structlog; None for what concerns all of them.
+        logger: A logger's name, a `logging.Logger`, a `logging.LoggerAdapter`, a logger of
+            structlog, or loguru's; None for what concerns all of them.
         level: The level at which is logged, a number or a name.
 
     Returns:
@@ -101,25 +102,95 @@ def diagnose(logger: Any = None, *, level: int | str = "INFO") -> Diagnosis:
     number = _level_of(level)
     if number is None:
         raise ValueError(f"level is none: {str(level)[:32]!r}; give a number or a name")
-    findings: list[Finding] = []
-    subject = "all loggers"
-    while isinstance(logger, logging.LoggerAdapter):
-        findings += _of_adapter(logger)
-        logger = logger.logger
-    if logger is None:
-        findings += _of_root(number)
-        findings += _of_chain(None, number)
-    elif isinstance(logger, (str, logging.Logger)):
-        name = logger if isinstance(logger, str) else logger.name
-        subject = f"logger {name or 'root'}"
-        findings += _of_logger(logger, number)
+    asked, adapters = _unwrapped(logger)
+    subject = _subject_of(asked)
+    if subject is None or (asked is None and adapters):
+        shown = f"an object of type {type(logger).__name__}"
+        return Diagnosis(subject=shown, findings=(_of_no_logger(asked, adapters),))
+    looks = [_of_adapter(adapter, subject) for adapter in adapters]
+    if asked is None:
+        looks += [_of_root(number), _of_chain(None, number)]
+    elif _is(asked, (str, logging.Logger)):
+        looks.append(_of_logger(asked, number))
+    elif _is_of_loguru(asked):
+        looks.append(_of_loguru(asked, number))
     else:
-        subject = "logger of structlog"
-        findings += _of_chain(logger, number)
-    findings += _of_clients(_entrances_of(logger))
+        looks.append(_of_chain(asked, number))
+    looks.append(_of_clients(asked))
+    findings = [finding for look in looks for finding in _without_raising(look, subject)]
     order = ("lost", "maybe", "note")
     findings.sort(key=lambda finding: order.index(finding.severity))
     return Diagnosis(subject=subject, findings=tuple(findings))
+
+
+def _unwrapped(logger: Any) -> tuple[Any, list[logging.LoggerAdapter[Any]]]:
+    """Return what is below the adapters, and the adapters; None below those that wrap nothing."""
+    adapters: list[logging.LoggerAdapter[Any]] = []
+    while _is(logger, logging.LoggerAdapter) and len(adapters) < _DEEPEST:
+        adapters.append(logger)
+        logger = _read(logger, "logger")
+    return logger, adapters
+
+
+def _subject_of(asked: Any) -> str | None:
+    """Return what is looked at, in words; None if it is no logger."""
+    if asked is None:
+        return "all loggers"
+    if _is(asked, str):
+        return f"logger {asked or 'root'}"
+    if _is(asked, logging.Logger):
+        name = _read(asked, "name")
+        if isinstance(name, str):
+            return f"logger {name}"
+        # A Mock of one says that it is one; its attributes are Mocks.
+        return "a logger" if issubclass(type(asked), logging.Logger) else None
+    if _is_of_loguru(asked):
+        return "logger of loguru"
+    return "logger of structlog" if _is_of_structlog(asked) else None
+
+
+def _of_no_logger(asked: object, adapters: list[logging.LoggerAdapter[Any]]) -> Finding:
+    return Finding(
+        code="no_logger",
+        severity="lost",
+        where="LoggerAdapter" if adapters else "what was given",
+        problem="what it wraps is no logger, or cannot be read"
+        if adapters
+        else f"it is no logger, but of type {type(asked).__name__}",
+        fix="give a logger's name, a logging.Logger, a LoggerAdapter or a logger of structlog "
+        "or loguru; nothing for what concerns all of them",
+    )
+
+
+def _without_raising(look: Iterator[Finding], subject: str) -> Iterator[Finding]:
+    """Yield what a look finds, up to the attribute that raises: it may be anybody's object."""
+    try:
+        yield from look
+    except Exception as error:
+        yield Finding(
+            code="cannot_look",
+            severity="maybe",
+            where=subject,
+            problem=f"to look at it, or at what is around it, raises {type(error).__name__}; "
+            "there may be more than what is said here",
+            fix="see that its attributes can be read",
+        )
+
+
+def _read(owner: object, name: str, default: Any = None) -> Any:
+    """Return an attribute; *default* if there is none, or if it raises."""
+    try:
+        return getattr(owner, name, default)
+    except Exception:
+        return default
+
+
+def _is(asked: object, kinds: type[Any] | tuple[type[Any], ...]) -> bool:
+    """Return what `isinstance` does, which reads ``__class__``; False if that raises."""
+    try:
+        return isinstance(asked, kinds)
+    except Exception:
+        return False
 
 
 def _level_of(level: object) -> int | None:
@@ -131,13 +202,13 @@ def _level_of(level: object) -> int | None:
 # ---------------------------------------------------------------- logging
 
 
-def _of_adapter(adapter: logging.LoggerAdapter[Any]) -> Iterator[Finding]:
-    merges = getattr(adapter, "merge_extra", False)
-    if type(adapter).process is logging.LoggerAdapter.process and not merges:
+def _of_adapter(adapter: logging.LoggerAdapter[Any], subject: str) -> Iterator[Finding]:
+    merges = _read(adapter, "merge_extra")
+    if adapter.__class__.process is logging.LoggerAdapter.process and not merges:
         yield Finding(
             code="adapter",
             severity="lost",
-            where=f"LoggerAdapter of {adapter.logger.name}",
+            where=f"LoggerAdapter of {subject}",
             problem="it puts its own extra in the place of the call's, and with it the tag is gone",
             fix="make it with merge_extra=True (Python 3.13), override process(), "
             "or put the tag into the adapter's extra",
@@ -194,7 +265,15 @@ def _of_logger(asked: str | logging.Logger, level: int) -> Iterator[Finding]:
 def _of_level(logger: logging.Logger, level: int, *, is_itself: bool) -> Iterator[Finding]:
     name = logging.getLevelName(level)
     disabled = logger.manager.disable
-    if disabled >= level:
+    if disabled >= level and disabled <= logging.NOTSET:
+        yield Finding(
+            code="level",
+            severity="lost",
+            where="logging",
+            problem=f"{name} is not above NOTSET, and never logged",
+            fix="log at a level from 1 on",
+        )
+    elif disabled >= level:
         yield Finding(
             code="logging_disabled",
             severity="lost",
@@ -251,7 +330,7 @@ def _of_handlers(logger: logging.Logger, level: int) -> Iterator[Finding]:
             yield Finding(
                 code="handler_level",
                 severity="lost" if len(ours) == 1 else "maybe",
-                where=repr(handler),
+                where=_shown(handler),
                 problem=f"it takes {logging.getLevelName(handler.level)} and above",
                 fix="give it a lower level",
             )
@@ -259,7 +338,7 @@ def _of_handlers(logger: logging.Logger, level: int) -> Iterator[Finding]:
             yield Finding(
                 code="handler_filter",
                 severity="maybe",
-                where=repr(handler),
+                where=_shown(handler),
                 problem=f"it has {_counted(len(handler.filters), 'filter')}",
                 fix="see what they let through",
             )
@@ -285,6 +364,16 @@ def _of_handlers(logger: logging.Logger, level: int) -> Iterator[Finding]:
             fix=f"attach the handler to {stop.name} as well{_of_framework(stop.name)}",
         )
         return
+    if any(map(_is_opentelemetrys, _handlers_on_the_way(logger))) and _processor_class():
+        yield Finding(
+            code="behind_opentelemetry",
+            severity="maybe",
+            where=f"logger {logger.name}",
+            problem="its records go to OpenTelemetry, and whether a UserlensLogRecordProcessor of "
+            "ours is behind that cannot be told",
+            fix="see that it is added to the LoggerProvider of the handler",
+        )
+        return
     yield Finding(
         code="no_handler",
         severity="lost",
@@ -295,11 +384,18 @@ def _of_handlers(logger: logging.Logger, level: int) -> Iterator[Finding]:
     )
 
 
+def _shown(owner: object) -> str:
+    try:
+        return repr(owner)
+    except Exception:
+        return f"<{type(owner).__name__}>"
+
+
 def _on_the_way(
     logger: logging.Logger,
-) -> tuple[list[UserlensHandler], list[logging.handlers.QueueHandler], logging.Logger | None]:
+) -> tuple[list[logging.Handler], list[logging.handlers.QueueHandler], logging.Logger | None]:
     """Return our handlers that its records meet, queues, and the logger where they end early."""
-    ours: list[UserlensHandler] = []
+    ours: list[logging.Handler] = []
     queues: list[logging.handlers.QueueHandler] = []
     place: logging.Logger | None = logger
     while place is not None:
@@ -311,15 +407,29 @@ def _on_the_way(
     return ours, queues, None
 
 
-def _ours_on(logger: logging.Logger) -> list[UserlensHandler]:
-    targets = map(_target_of, logger.handlers)
-    return [handler for handler in targets if isinstance(handler, UserlensHandler)]
+def _handlers_on_the_way(logger: logging.Logger) -> Iterator[logging.Handler]:
+    place: logging.Logger | None = logger
+    while place is not None:
+        yield from map(_target_of, place.handlers)
+        place = place.parent if place.propagate else None
+
+
+def _ours_on(logger: logging.Logger) -> list[logging.Handler]:
+    """Return the handlers that a logger's records come to us by: ours, and OpenTelemetry's."""
+    targets = map(_target_of, _read(logger, "handlers", ()))
+    return [handler for handler in targets if _entrances_behind(handler)]
+
+
+def _entrances_behind(handler: logging.Handler) -> list[UserlensHandler]:
+    if isinstance(handler, UserlensHandler):
+        return [handler]
+    return _of_processors(handler) if _is_opentelemetrys(handler) else []
 
 
 def _target_of(handler: logging.Handler) -> logging.Handler:
     """Return what a handler hands its records on to, as a MemoryHandler does; else itself."""
     for _ in range(_DEEPEST):
-        target = getattr(handler, "target", None)
+        target = _read(handler, "target")
         if not isinstance(target, logging.Handler):
             break
         handler = target
@@ -343,10 +453,11 @@ def _above(stop: logging.Logger | None) -> logging.Logger | None:
 
 
 def _may_be_behind(queue: logging.handlers.QueueHandler) -> bool:
-    listener = getattr(queue, "listener", None)
-    if listener is None:
+    listener = _read(queue, "listener")
+    handlers = _read(listener, "handlers")
+    if not isinstance(handlers, (list, tuple)):
         return True  # before 3.12, or by hand: nobody knows
-    return any(isinstance(_target_of(handler), UserlensHandler) for handler in listener.handlers)
+    return any(map(_entrances_behind, map(_target_of, handlers)))
 
 
 def _why_gone() -> str:
@@ -371,8 +482,13 @@ def _of_framework(name: str) -> str:
 
 
 def _of_root(level: int) -> Iterator[Finding]:
-    root = logging.getLogger()
-    yield from _of_level(root, level, is_itself=True)
+    root, loggers = logging.getLogger(), _loggers()
+    of_logging = any(map(_ours_on, loggers))
+    # Neither structlog nor loguru need go by a level of logging.
+    others = _has_processor() or _has_sink() or bool(_of_processors(None))
+    for finding in _of_level(root, level, is_itself=True):
+        is_all = of_logging or not others or auto.is_installed()
+        yield finding if is_all else replace(finding, severity="maybe")
     if auto.is_installed():
         yield Finding(
             code="auto",
@@ -383,24 +499,189 @@ def _of_root(level: int) -> Iterator[Finding]:
             fix="nothing to do",
         )
         return
-    loggers = _loggers()
-    if not any(map(_ours_on, loggers)) and not _has_processor():
+    if not of_logging and not others:
         yield Finding(
             code="no_entrance",
             severity="lost",
             where="this process",
-            problem="no logger has a handler of ours, and structlog has no processor of ours"
+            problem="no logger has a handler of ours, structlog no processor, loguru no sink"
             + _why_gone(),
-            fix="add UserlensHandler() or UserlensProcessor(), or start the program by "
-            "userlens-instrument run",
+            fix="add UserlensHandler(), UserlensProcessor() or the sink for loguru, or start the "
+            "program by userlens-instrument run",
         )
     for one in loggers:
-        if one.disabled and one.handlers:
+        if _read(one, "disabled") and _read(one, "handlers"):
             yield from _of_level(one, logging.CRITICAL, is_itself=True)
 
 
 # A handler that hands on to a handler that hands on: no more than this.
 _DEEPEST = 8
+
+
+# ---------------------------------------------------------------- OpenTelemetry
+
+
+def _processor_class() -> Any:
+    """Return our class of log record processors; None if nobody has asked for it."""
+    ours = sys.modules.get("userlens_instrument.integrations.opentelemetry.logs")
+    return _read(ours, "UserlensLogRecordProcessor")
+
+
+def _is_opentelemetrys(handler: logging.Handler) -> bool:
+    """Return whether it is the handler that brings records of logging to OpenTelemetry."""
+    return any(
+        kind.__name__ == "LoggingHandler" and kind.__module__.startswith("opentelemetry.")
+        for kind in type(handler).__mro__
+    )
+
+
+def _of_processors(handler: logging.Handler | None) -> list[UserlensHandler]:
+    """
+    Return what our log record processors go by that are behind OpenTelemetry's *handler*.
+
+    Args:
+        handler: The handler; None for whatever goes to the provider of the process.
+    """
+    kind = _processor_class()
+    if kind is None:
+        return []
+    provider = _read(handler, "_logger_provider")
+    # Asked for the provider of the process, OpenTelemetry would make it.
+    api = sys.modules.get("opentelemetry._logs._internal")
+    if provider is None or type(provider).__name__ == "ProxyLoggerProvider":
+        provider = _read(api, "_LOGGER_PROVIDER")
+    chain = _read(_read(provider, "_multi_log_record_processor"), "_log_record_processors")
+    processors = chain if isinstance(chain, (list, tuple)) else ()
+    return [each._way for each in processors if isinstance(each, kind)]  # noqa: SLF001 - our own
+
+
+# ---------------------------------------------------------------- loguru
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sink:
+    """
+    A sink of ours that was added to loguru.
+
+    Attributes:
+        number: What ``logger.add`` has returned.
+        level: The number of the lowest level that it takes.
+        is_filtered: Whether it has a filter.
+        is_queued: Whether it was added with ``enqueue=True``.
+        settings: Its own settings; None for those of the default client.
+    """
+
+    number: int
+    level: int
+    is_filtered: bool
+    is_queued: bool
+    settings: Settings | None
+
+    def __repr__(self) -> str:
+        return f"loguru's sink {self.number}"
+
+
+def _is_of_loguru(logger: object) -> bool:
+    kind = type(logger)
+    return kind.__name__ == "Logger" and kind.__module__.startswith("loguru.")
+
+
+def _handlers_of_loguru(logger: Any) -> list[Any]:
+    return list(logger._core.handlers.values())  # noqa: SLF001 - it has no public list
+
+
+def _way_of(added: Any) -> Any:
+    """Return what loguru's handler *added* hands its messages to: a function, or a handler."""
+    inner = _read(added, "_sink")
+    return _read(inner, "_function") or _read(inner, "_handler")
+
+
+def _sinks_of(logger: Any) -> list[_Sink]:
+    """Return what of us has been added to loguru: as it is known from 0.5 to 0.7."""
+    default = _read(sys.modules.get("userlens_instrument.integrations.loguru"), "sink")
+    sinks = []
+    for added in _handlers_of_loguru(logger):
+        way = _way_of(added)
+        owner = way if isinstance(way, UserlensHandler) else _read(way, "__self__")
+        is_ours = isinstance(owner, UserlensHandler)
+        if is_ours or (way is not None and way is default):
+            sinks.append(
+                _Sink(
+                    number=added._id,  # noqa: SLF001 - as above
+                    level=added._levelno,  # noqa: SLF001
+                    is_filtered=added._filter is not None,  # noqa: SLF001
+                    is_queued=added._enqueue,  # noqa: SLF001
+                    settings=owner.settings if is_ours else None,
+                )
+            )
+    return sinks
+
+
+def _has_sink() -> bool:
+    logger = _read(sys.modules.get("loguru"), "logger")
+    return _is_of_loguru(logger) and bool(_sinks_of(logger))
+
+
+def _of_loguru(logger: Any, level: int) -> Iterator[Finding]:
+    sinks = _sinks_of(logger)
+    if not sinks:
+        yield _of_no_sink(logger)
+    for sink in sinks:
+        if sink.level > level:
+            yield Finding(
+                code="sink_level",
+                severity="lost" if len(sinks) == 1 else "maybe",
+                where=repr(sink),
+                problem=f"it takes level {sink.level} and above",
+                fix="give logger.add() a lower level",
+            )
+        if sink.is_filtered:
+            yield Finding(
+                code="sink_filter",
+                severity="maybe",
+                where=repr(sink),
+                problem="it has a filter",
+                fix="see what it lets through",
+            )
+        if sink.is_queued:
+            yield Finding(
+                code="sink_enqueue",
+                severity="note",
+                where=repr(sink),
+                problem="it was added with enqueue=True: template and arguments are gone there",
+                fix="leave that out: the sink never waits",
+            )
+    off = [name for name, is_on in logger._core.activation_list if not is_on]  # noqa: SLF001
+    if off:
+        names = ", ".join(name.rstrip(".") or "all modules" for name in off)
+        yield Finding(
+            code="loguru_disabled",
+            severity="maybe",
+            where="loguru",
+            problem=f"logger.disable() holds for {names}",
+            fix="call logger.enable() for what is to be logged",
+        )
+
+
+def _of_no_sink(logger: Any) -> Finding:
+    # A stream or a file ends there; a function, or a handler of logging, may do anything.
+    if any(_way_of(added) is not None for added in _handlers_of_loguru(logger)):
+        return Finding(
+            code="behind_loguru",
+            severity="maybe",
+            where="loguru",
+            problem="it has no sink of ours; whether one of its own hands lines on to a handler "
+            "of ours cannot be told",
+            fix="add the sink to loguru itself: logger.add(sink)",
+        )
+    return Finding(
+        code="no_sink",
+        severity="lost",
+        where="loguru",
+        problem="it has no sink of ours"
+        + ("; what is taken without one is logging and structlog" if auto.is_installed() else ""),
+        fix="from userlens_instrument.integrations.loguru import sink; logger.add(sink)",
+    )
 
 
 # ---------------------------------------------------------------- structlog
@@ -421,16 +702,36 @@ _RENDERERS = frozenset(
 
 
 def _name_of(processor: object) -> str:
-    return getattr(processor, "__name__", None) or type(processor).__name__
+    return _read(processor, "__name__") or type(processor).__name__
 
 
 def _is_ours(processor: object) -> bool:
-    return isinstance(processor, UserlensProcessor) or processor is take_line
+    return isinstance(processor, UserlensProcessor) or is_taken_at(processor)
+
+
+def _loaded_structlog() -> Any:
+    """Return structlog, if it is loaded; None too if it is a module of that name alone."""
+    structlog = sys.modules.get("structlog")
+    is_it = all(_read(structlog, name) for name in ("get_config", "is_configured"))
+    return structlog if is_it and "structlog._config" in sys.modules else None
 
 
 def _has_processor() -> bool:
-    structlog = sys.modules.get("structlog")
+    structlog = _loaded_structlog()
     return structlog is not None and any(map(_is_ours, structlog.get_config()["processors"]))
+
+
+def _is_of_structlog(logger: object) -> bool:
+    structlog = _loaded_structlog()
+    if structlog is None:
+        return False
+    if _is(
+        logger, (sys.modules["structlog._config"].BoundLoggerLazyProxy, structlog.BoundLoggerBase)
+    ):
+        return True
+    # A class of somebody's own, as of the protocol BindableLogger. The class is
+    # asked: a Mock has every attribute.
+    return all(_read(type(logger), name) for name in ("bind", "unbind", "new"))
 
 
 def _bound(logger: Any) -> Any:
@@ -447,17 +748,17 @@ def _bound(logger: Any) -> Any:
 
 
 def _chain_of(logger: Any) -> list[Any]:
-    structlog = sys.modules.get("structlog")
+    structlog = _loaded_structlog()
     if structlog is None:
         return []
     chain = None
     if logger is not None:
-        chain = getattr(_bound(logger), "_processors", None) or getattr(logger, "_processors", None)
+        chain = _read(_bound(logger), "_processors") or _read(logger, "_processors")
     return list(structlog.get_config()["processors"] if chain is None else chain)
 
 
 def _of_chain(logger: Any, level: int) -> Iterator[Finding]:
-    structlog = sys.modules.get("structlog")
+    structlog = _loaded_structlog()
     if structlog is None:
         return
     configured = list(structlog.get_config()["processors"])
@@ -469,7 +770,7 @@ def _of_chain(logger: Any, level: int) -> Iterator[Finding]:
         return
     yield from _of_order(chain, places[0])
     yield from _of_bound_level(logger, level)
-    wrapped = getattr(_bound(logger), "_logger", None) if logger is not None else None
+    wrapped = _read(_bound(logger), "_logger") if logger is not None else None
     if wrapped is None:
         wrapped = _wrapped_by(logger)
     if isinstance(wrapped, logging.Logger) and "filter_by_level" in map(_name_of, chain):
@@ -627,18 +928,24 @@ _HELD_BACK = {
 }
 
 
-def _entrances_of(logger: Any) -> list[UserlensHandler | UserlensProcessor]:
-    """Return the handlers and processors of ours that lines of *logger* meet."""
+def _entrances_of(logger: Any) -> list[UserlensHandler | UserlensProcessor | _Sink]:
+    """Return the handlers, processors and sinks of ours that lines of *logger* meet."""
     if isinstance(logger, (str, logging.Logger)):
-        return list(_on_the_way(_find(logger)[0])[0])
+        met = _on_the_way(_find(logger)[0])[0]
+        return [entrance for handler in met for entrance in _entrances_behind(handler)]
+    if _is_of_loguru(logger):
+        return list(_sinks_of(logger))
     processors = [each for each in _chain_of(logger) if isinstance(each, UserlensProcessor)]
     if logger is not None:
         return list(processors)
-    handlers = [handler for one in _loggers() for handler in _ours_on(one)]
-    return [*handlers, *processors]
+    met = [handler for one in _loggers() for handler in _ours_on(one)]
+    handlers = [entrance for handler in met for entrance in _entrances_behind(handler)]
+    loguru = _read(sys.modules.get("loguru"), "logger")
+    sinks = _sinks_of(loguru) if _is_of_loguru(loguru) else []
+    return [*handlers, *processors, *sinks]
 
 
-def _of_clients(entrances: list[UserlensHandler | UserlensProcessor]) -> Iterator[Finding]:
+def _of_clients(asked: Any) -> Iterator[Finding]:
     for name, near in misspelled_variables():
         yield Finding(
             code="misspelled",
@@ -647,13 +954,14 @@ def _of_clients(entrances: list[UserlensHandler | UserlensProcessor]) -> Iterato
             problem="it is no setting, and ignored",
             fix=f"did you mean {near}?",
         )
-    asked: dict[str, Settings] = {}
+    in_use: dict[str, Settings] = {}
+    entrances = _entrances_of(asked)
     uses_default = not entrances
     for entrance in entrances:
         own = entrance.settings
         uses_default = uses_default or own is None
         if own is not None:
-            asked[repr(entrance)] = own
+            in_use[_shown(entrance)] = own
     if uses_default:
         default = registry.default
         try:
@@ -668,8 +976,8 @@ def _of_clients(entrances: list[UserlensHandler | UserlensProcessor]) -> Iterato
                 fix=fix,
             )
         else:
-            asked["the environment" if default is None else "the default client"] = settings
-    for where, each in asked.items():
+            in_use["the environment" if default is None else "the default client"] = settings
+    for where, each in in_use.items():
         yield from _of_settings(each, where)
     for client in list(registry.clients.values()):
         yield from _of_stats(client)

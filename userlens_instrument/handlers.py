@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from userlens_instrument import processors
 from userlens_instrument._core.extract import LONGEST_ID, Plumbing, Reader, Record
-from userlens_instrument._core.loguru_line import is_bridged, record_of, said_of
+from userlens_instrument._core.loguru_line import (
+    is_bridged,
+    record_of,
+    said_of,
+    template_of,
+    token_of_line,
+)
 from userlens_instrument._core.once import token_of
 from userlens_instrument._core.rules import Line
 from userlens_instrument._core.shape import FLAT, flat_id, is_stamp
@@ -31,6 +37,7 @@ from userlens_instrument.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from userlens_instrument._core.loguru_line import Said
     from userlens_instrument._core.rules import Match, Ruleset
     from userlens_instrument._delivery.rulebook import Book
     from userlens_instrument.exceptions import InvalidEventError
@@ -296,7 +303,7 @@ class UserlensHandler(logging.Handler):
             record: As loguru hands it to its sinks, and within what it makes of it for `logging`.
         """
         extra: dict[Any, Any] = record["extra"]
-        if not (self._tag in extra or books or is_bridged()):
+        if not self._may_concern(record):
             return
         said = said_of(record)
         logger, level = record["name"] or "", record["level"].no  # exec() may have no name
@@ -304,8 +311,8 @@ class UserlensHandler(logging.Handler):
         if said.origin is not None and not said.is_changed:
             # As it was logged: a bridge hands on no more than the text.
             logger, level = said.origin.name or "", said.origin.levelno
-            plumbing, fields = self._fields_of(said.origin)
-            fields.update(extra)
+            plumbing, logged = self._fields_of(said.origin)
+            fields = _less(logged, said.hidden) | extra
             args = said.origin.args
             said = said._replace(
                 message=processors.text_of(said.origin.msg),
@@ -335,7 +342,7 @@ class UserlensHandler(logging.Handler):
             matches = self._matches(line, created)
         if not matches and (tag is None or tag is False):
             return
-        client = self._first_of_loguru(record, said.origin)
+        client = self._first_of_loguru(record, said)
         if client is None:
             return
         found = Record(fields=fields, message=said.message, created=created, context=context)
@@ -349,36 +356,49 @@ class UserlensHandler(logging.Handler):
         else:
             client.capture_matches(reader, matches, found, site)
 
-    def _first_of_loguru(
-        self, record: dict[str, Any], origin: logging.LogRecord | None
-    ) -> Client | None:
+    def _first_of_loguru(self, record: dict[str, Any], said: Said) -> Client | None:
         """Return the client that is to have a line; None if it has had it, or must not."""
         client = self._client()
         if is_own_thread():
             client.sender.ledger.count("invalid", "own_thread")
             return None
-        once = client.once
-        # A timedelta, made new with each record, and shared by all its sinks. Not
-        # the record itself: the guard keeps it for a while, and it may hold a traceback.
-        is_first = once.claim(record["elapsed"])
+        once, origin = client.once, said.origin
+        is_first = once.claim(token_of_line(record, said))
         if origin is not None:
             # As `_first` knows it, and claimed in any case.
-            is_first = once.claim(origin.relativeCreated) and is_first
+            is_first = once.claim(token_of(origin)) and is_first
             is_first = is_first and not once.has_seen(processors.text_of(origin.msg))
         if not is_first:
             client.sender.ledger.count("duplicates")
             return None
         return client
 
+    def _may_concern(self, record: dict[str, Any]) -> bool:
+        """Return whether *record* is tagged or bridged, or a rule may mean it: a few lookups."""
+        if self._tag in record["extra"] or is_bridged():
+            return True
+        rules = self._rules_at(record["time"].timestamp()) if books else None
+        logger = record["name"] or ""
+        return rules is not None and (
+            rules.may_match(logger, record["message"])
+            or rules.may_match(logger, template_of(record))
+        )
+
     def _matches(self, line: Line, created: float) -> list[Match | InvalidEventError]:
         """Return what the rules find in *line*, which was logged at *created* (epoch seconds)."""
+        rules = self._rules_at(created)
+        if rules is None or not rules.may_match(line.logger, line.message):
+            return []
+        return rules.match(line)
+
+    def _rules_at(self, created: float) -> Ruleset | None:
+        """Return the rules for what was logged at *created* (epoch seconds)."""
         book = self._find_book(self._given or self._own or registry.default)
         if book is None:
-            return []
+            return None
         if book.reloads:
             book.look(created)
-        rules = book.rules
-        return rules.match(line) if rules.may_match(line.logger, line.message) else []
+        return book.rules
 
     def _find_book(self, client: Client | None) -> Book | None:
         """Return the rules to go by; without a client yet, those that its settings will ask for."""
@@ -470,6 +490,10 @@ class UserlensHandler(logging.Handler):
         """Show level and client."""
         level = logging.getLevelName(self.level)
         return f"<UserlensHandler ({level}) tag={self._tag!r} client={self._given!r}>"
+
+
+def _less(fields: dict[Any, Any], names: frozenset[str]) -> dict[Any, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
 
 
 def _formatted(message: object, record: logging.LogRecord) -> str:

@@ -143,7 +143,7 @@ def test_what_is_logged_while_loading_is_taken_afterwards(gate):
 
     assert 1 == entrances.made
     assert ["inner", {"event": "line", TAG: True}, "outer"] == entrances.taken
-    assert ("billing", None) == repeats
+    assert ("billing", None, None) == repeats
 
 
 def test_another_thread_waits_for_the_one_that_loads(gate):
@@ -435,4 +435,76 @@ def test_nothing_is_said_where_nobody_logs(monkeypatch):
 def test_a_call_that_is_not_known_may_be_under_way():
     """Who runs a chain by hand has no call that could be found again."""
     assert is_under_way(None)
-    assert is_under_way(sys._getframe())
+
+
+def call_of(frame):
+    return id(frame), frame.f_code, frame.f_lasti
+
+
+def test_a_call_is_under_way_while_it_is_on_the_stack():
+    """Past the place where it was noted, and itself: not another frame in the same memory."""
+    frame = sys._getframe()
+    noted = call_of(frame)
+
+    assert is_under_way(noted)
+    assert not is_under_way((noted[0], call_of.__code__, noted[2]))
+    assert not is_under_way((noted[0] + 1, *noted[1:]))
+
+    def at_once():
+        return is_under_way(call_of(frame))  # it is still at the very instruction
+
+    assert not at_once()
+
+
+def test_the_whole_stack_is_looked_at_where_it_is_short():
+    """As in a thread that a C library has started."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(is_under_way((0, call_of.__code__, 0))))
+    thread.start()
+    thread.join()
+
+    assert [False] == found
+
+
+@pytest.mark.parametrize("depth", [0, 31])
+def test_a_call_that_is_too_far_up_is_not_looked_for(depth):
+    """The way to it is bounded."""
+
+    def descend(levels):
+        return descend(levels - 1) if levels else is_under_way(noted)
+
+    noted = call_of(sys._getframe())
+
+    assert (depth == 0) == descend(depth)
+
+
+def test_a_chain_that_is_too_far_up_is_not_looked_for():
+    """The way to what calls it is bounded, too: then it is not known."""
+
+    def descend(levels):
+        if levels:
+            descend(levels - 1)
+        else:
+            skip_record(logging.getLogger("billing"), None)
+
+    descend(40)
+    of_thread.repeats, repeats = None, of_thread.repeats
+
+    assert ("billing", None, None) == repeats
+
+
+class Unreadable:
+    """A record, as somebody imagines one."""
+
+    __slots__ = ()
+
+
+@pytest.mark.usefixtures("not_imported")
+def test_a_record_without_fields_is_left_to_an_entrance(gate):
+    """It finds out, and counts it; nothing is raised into the log call."""
+    entrances = Entrances(gate)
+    gate.open(lambda: (entrances.taken.append, None))
+    record = Unreadable()
+    gate.take_record(record)
+
+    assert [record] == entrances.taken

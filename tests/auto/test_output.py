@@ -190,6 +190,38 @@ structlog.configure(processors=[structlog.stdlib.render_to_log_kwargs],
 structlog.get_logger("billing").warning("Invoice paid", user_id="u1")
 structlog.get_logger("billing").warning("tagged", userlens_event=True, user_id="u1")
 """,
+    "structlog around what is no logger of logging": """
+import logging, structlog
+logging.basicConfig(format="%(name)s %(message)s %(user_id)s %(userlens_event)s %(svc)s")
+class Merge(logging.LoggerAdapter):
+    def process(self, msg, kwargs):
+        return msg, {**kwargs, "extra": {**self.extra, **kwargs["extra"]}}
+def short(record):
+    record.name = record.name.split(".")[-1]
+    return True
+logging.getLogger("app.billing").addFilter(short)
+log = structlog.wrap_logger(Merge(logging.getLogger("app.billing"), {"svc": "x"}),
+    processors=[structlog.stdlib.render_to_log_kwargs], wrapper_class=structlog.stdlib.BoundLogger)
+log.warning("tagged", userlens_event=True, user_id="u1")
+log.warning("tagged", userlens_event={"event": "E"}, user_id="u1")
+""",
+    "structlog with renderers that raise": """
+import structlog, traceback
+def render(logger, name, event_dict):
+    traceback.print_stack()
+    raise ValueError("mine")
+def to_json(logger, name, event_dict):
+    return repr(event_dict)
+def add_newline(logger, name, text):
+    return text + "\\n"
+structlog.configure(processors=[structlog.stdlib.add_log_level, to_json, add_newline])
+structlog.get_logger().info("plain")
+for number in range(3):
+    structlog.get_logger().info("tagged", userlens_event=True, user_id="u1", n=number)
+structlog.configure(processors=[structlog.stdlib.add_log_level, render])
+print(structlog.get_config()["processors"][1].__name__)
+structlog.get_logger().info("tagged", userlens_event=True, user_id="u1")
+""",
     "structlog that is misused": """
 import structlog, traceback, warnings
 structlog.configure(processors=(structlog.processors.JSONRenderer(),))

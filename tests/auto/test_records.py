@@ -12,6 +12,7 @@ import threading
 import types
 
 import pytest
+from children import in_fork
 from helpers import PATIENCE
 from wrapping import run, run_code, write_rules
 
@@ -157,6 +158,47 @@ def test_records_of_other_processes_are_left_to_them(events):
     assert [paid(f"of {os.getpid()}", "u"), paid("of None", "u")] == events()
 
 
+class Angry:
+    """What cannot be compared, nor read."""
+
+    def __eq__(self, other):
+        raise RuntimeError
+
+    __ne__ = __eq__
+    __hash__ = None
+
+
+@pytest.mark.parametrize("process", ["web-1", Angry(), True, 1.5, None])
+def test_a_process_that_is_no_id_is_no_other_process(installed, events, process):
+    """A filter may put the name of a worker there."""
+
+    def name_process(record):
+        record.process = process
+        return True
+
+    logger = logging.getLogger("billing")
+    logger.addFilter(name_process)
+    log()
+    logger.removeFilter(name_process)
+
+    assert [paid()] == events()
+    assert {} == dict(installed.stats().invalid)
+
+
+def test_what_is_no_record_raises_nothing(installed, events):
+    """It is counted; what `logging` makes of it is its own business."""
+
+    class Slots:
+        __slots__ = ("levelno", "msg", "name")
+
+    record = Slots()
+    record.name, record.levelno, record.msg = "billing", 30, "x"
+    assert logging.getLogger("billing").filter(record)
+
+    assert [] == events()
+    assert {"unreadable": 1} == dict(installed.stats().invalid)
+
+
 def test_our_own_lines_are_no_events(events):
     """Nor are those of what we send with: they would go on for ever."""
     for name in ("urllib3.connectionpool", "userlens_instrument"):
@@ -202,6 +244,131 @@ def test_logging_is_as_it_was_afterwards(events):
     assert not auto.is_installed()
     assert "filter" not in vars(logging.Logger)
     assert [paid()] == events()
+
+
+@pytest.fixture
+def within_install(monkeypatch):
+    """Return a function that has something done in the midst of `install`."""
+    is_open = auto.gate.open
+
+    def have(act):
+        def open_gate(*args):
+            monkeypatch.setattr(auto.gate, "open", is_open)
+            act()
+            is_open(*args)
+
+        monkeypatch.setattr(auto.gate, "open", open_gate)
+
+    yield have
+    auto.uninstall()
+
+
+def number_of_watchers():
+    return sum(finder is auto._watcher for finder in sys.meta_path)
+
+
+def test_installed_within_itself_it_is_installed_once(within_install):
+    """By a signal handler, say."""
+    within_install(auto.install)
+    auto.install()
+    assert 1 == number_of_watchers()
+
+    auto.uninstall()
+    assert 0 == number_of_watchers()
+    assert "filter" not in vars(logging.Logger)
+
+
+def test_uninstalled_within_install_it_is_not_installed(within_install):
+    """The last word counts."""
+    within_install(auto.uninstall)
+    auto.install()
+
+    assert not auto.is_installed()
+    assert "filter" not in vars(logging.Logger)
+
+
+def test_one_thread_at_a_time_installs(within_install):
+    """Any other waits until it is done."""
+    free = []
+
+    def ask():
+        thread = threading.Thread(target=lambda: free.append(auto._state.lock.acquire(False)))
+        thread.start()
+        thread.join()
+
+    within_install(ask)
+    auto.install()
+
+    assert [False] == free
+
+
+def test_threads_that_install_and_uninstall_at_once():
+    """It is there once, or not at all."""
+    barrier = threading.Barrier(4)
+
+    def work(number):
+        for _ in range(50):
+            barrier.wait(PATIENCE)
+            auto.install()
+            barrier.wait(PATIENCE)
+            numbers.add(number_of_watchers())
+            barrier.wait(PATIENCE)
+            auto.uninstall()
+            barrier.wait(PATIENCE)
+            numbers_after.add(number_of_watchers())
+
+    numbers, numbers_after = set(), set()
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert ({1}, {0}) == (numbers, numbers_after)
+    assert "filter" not in vars(logging.Logger)
+
+
+def test_a_fork_while_another_thread_installs(within_install):
+    """The child does not wait for who is not there, and can install and take back."""
+    results = []
+
+    def work():
+        auto.install()
+        installed = number_of_watchers()
+        auto.uninstall()
+        return [installed, number_of_watchers(), "filter" in vars(logging.Logger)]
+
+    def fork():
+        thread = threading.Thread(target=lambda: results.append(in_fork(work)))
+        thread.start()
+        thread.join()
+
+    within_install(fork)
+    auto.install()
+
+    assert [[1, 0, False]] == results
+    assert auto.is_installed()
+
+
+def test_a_child_has_a_lock_of_its_own():
+    """Whoever holds the parent's is not there to give it back."""
+    state = auto._state
+    inherited, state.is_changing = state.lock, True
+    auto._after_fork_in_child()
+
+    assert inherited is not state.lock
+    assert not state.is_changing
+
+
+def test_a_patch_that_comes_too_late_is_taken_back_later(within_install):
+    """Of a module whose import had begun before `uninstall`."""
+    auto.install()
+    auto.uninstall()
+    auto._watcher.hooks["logging"](logging)
+    auto.install()
+    auto.uninstall()
+
+    assert "filter" not in vars(logging.Logger)
 
 
 def test_who_wraps_it_after_us_stays(installed):

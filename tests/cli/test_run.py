@@ -56,6 +56,15 @@ def test_every_plain_command_line_is_read_as_the_parser_reads_it(words):
 
 @pytest.mark.parametrize(
     "words",
+    [["--help"], ["--rules"], ["--rules", " "], ["--rules=a"], ["--", "--", "a"], ["-x", "a"]],
+)
+def test_a_parser_reads_what_is_not_usual(words):
+    """Its help, its errors, and its corners are its own."""
+    assert command.plain_arguments(words) is None
+
+
+@pytest.mark.parametrize(
+    "words",
     [
         ["--dry-run", "--", "true"],
         ["--dry-run", "true", "--help"],
@@ -400,18 +409,33 @@ def test_a_program_that_cannot_be_run_is_126(tmp_path, text, mode, told):
     assert told in fails(run([path]), 126)
 
 
-def test_a_program_that_cannot_be_run_is_said_by_the_process_itself(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("collects", [True, False])
+@pytest.mark.parametrize("option", ["--rules", "--rules="])
+@pytest.mark.parametrize(
+    ("mode", "told"), [(0o755, "Exec format error"), (0o644, "is not executable")]
+)
+def test_a_program_that_cannot_be_run_is_said_by_the_process_itself(
+    tmp_path, monkeypatch, capsys, mode, told, option, collects
+):
     """For coverage: a measurement of the process above ends with its exec, failed or not."""
     monkeypatch.setenv("USERLENS_DRY_RUN", "1")
     path = executable(tmp_path / "program", "neither a script nor a program\n")
+    path.chmod(mode)
+    rules = [option + str(write_rules(tmp_path))]
+    if option == "--rules":
+        rules = [option, str(write_rules(tmp_path))]
     known = {each: signal.getsignal(each) for each in (signal.SIGPIPE, signal.SIGXFSZ)}
     try:
-        assert 126 == main(["run", "--", str(path)])
+        if not collects:
+            gc.disable()
+        assert 126 == main(["run", *rules, "--", str(path)])
+        assert collects is gc.isenabled()
     finally:
+        gc.enable()
         for each, handler in known.items():
             signal.signal(each, handler)
 
-    assert "Exec format error" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- what would be in vain

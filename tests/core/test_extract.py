@@ -8,6 +8,7 @@ import enum
 import itertools
 import types
 import uuid
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from decimal import Decimal
 from unittest.mock import MagicMock
@@ -616,10 +617,26 @@ def test_names(message, expected):
     assert type(found) is str
 
 
-@pytest.mark.parametrize("message", [None, "", "  ", {"password": "hunter2"}, ["a"], ("a",), {"a"}])
+@pytest.mark.parametrize(
+    "message",
+    [
+        None,
+        "",
+        "  ",
+        {"password": "hunter2"},
+        ["a"],
+        ("a",),
+        {"a"},
+        Track("u1", "Named", {"api_key": "sk_live_1"}),
+        dataclass(type("Login", (), {"__annotations__": {"password": str}}))("hunter2"),
+        object(),
+    ],
+    ids=lambda value: type(value).__name__,
+)
 def test_no_name(message):
     """
-    A dict or a list that was logged is data, and no name; nor is nothing.
+    A dict or a list that was logged is data, and no name; nor is an object without a text of its
+    own, or nothing.
     """
     assert "missing_event_name" == reason(True, {"user_id": "u1"}, message=message)
     assert Identify("u1", {}, NOW) == one("identify", {"user_id": "u1"}, message=message)

@@ -197,21 +197,159 @@ def test_what_a_patcher_hides_stays_hidden(added):
     assert [("Paid [hidden]", "u1", {})] == added()
 
 
-def test_a_value_that_formats_once_only_costs_the_template_alone(added):
-    """The text is there already; nothing is raised, and nothing lost."""
+class Counted:
+    """A value whose text costs something, and says how often it was asked for."""
 
-    class Once:
-        left = 1
+    def __init__(self):
+        self.times = 0
 
-        def __format__(self, spec):
-            self.left -= 1
-            if self.left < 0:
-                raise ValueError
+    def __str__(self):
+        self.times += 1
+        if self.times > 1:
+            raise ValueError
+        return "5"
+
+    def __format__(self, spec):
+        return str(self)
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    ("template", "name"),
+    [
+        ("Rows {}", "Rows {}"),
+        ("Rows {0!r:>3} of {1}", "Rows {0!r:>3} of {1}"),
+        ("Rows {0.times} {0}", "Rows {0.times} {0}"),
+        ("{}{other}{}", "{}{other}{}"),
+        ("Rows {:{width}}", "Rows {:{width}}"),
+        ("{0} at {2} of {2} at {1}", "{0} at {2} of {2} at {1}"),
+        # Its text is needed to make the other: there is no telling what that would be.
+        ("Rows {1:{0}}", "Rows     6"),
+    ],
+)
+def test_no_value_is_asked_for_its_text_again(added, template, name):
+    """loguru has formatted it; that may have been a query, and its lock is held."""
+    value, more = Counted(), [1]
+    line = {"userlens_event": True, "user_id": "u1", "other": 7, "width": 1}
+    logger.info(template, value, 6, more, **line)
+
+    assert [(name, "u1", {"other": 7, "width": 1})] == added()
+    assert 1 == value.times
+
+
+@pytest.mark.parametrize("args", [(), (5,)], ids=["alone", "with an argument"])
+def test_nor_is_a_message_that_is_no_text(added, args):
+    """What is logged may be an object, with a text of its own, or a way of its own to format."""
+
+    class Message(Counted):
+        def format(self, *args):
             return "5"
 
-    logger.info("Rows {}", Once(), userlens_event=True, user_id="u1")
+    message = Message()
+    logger.bind(userlens_event=True, user_id="u1").opt(capture=False).info(message, *args)
 
-    assert [("Rows 5", "u1", {})] == added()
+    assert ([("5", "u1", {})], 1) == (added(), message.times)
+
+
+def test_a_line_that_no_rule_means_is_only_looked_up(way, make_client, transport, monkeypatch):
+    """Rules by template cost the others two lookups; nothing is made of what was said."""
+    client = make_client(transport=transport, rules=[{"message": "Rows {}", "event": "Rows"}])
+    logger.add(way(client=client))
+    read, calls = loguru_line._made, []
+    monkeypatch.setattr(loguru_line, "_made", lambda *call: calls.append(call) or read(*call))
+    logger.info("Lines {}", 5, user_id="u1")
+    assert [] == calls
+    logger.info("Rows {}", 5, user_id="u1")
+
+    assert ([("Rows", "u1", {})], 1) == (arrived(client), len(calls))
+
+
+def test_a_value_whose_text_logs_logs_once(added, capsys):
+    """Asked for it again, it would log again; and loguru refuses that within a sink."""
+
+    class Money:
+        def __format__(self, spec):
+            logger.info("Money Formatted", userlens_event=True, user_id="u2")
+            return "5 EUR"
+
+    logger.info("Paid {}", Money(), userlens_event=True, user_id="u1")
+
+    assert [("Money Formatted", "u2", {}), ("Paid {}", "u1", {})] == sorted(added())
+    assert "" == capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("template", "changed", "name"),
+    [
+        ("Paid {0} by {2}", "Paid 5 by [hidden]", "Paid 5 by [hidden]"),
+        ("Paid {} to a@b.c by {}", "Paid 5 to [hidden] by 6", "Paid 5 to [hidden] by 6"),
+        ("Paid {} to a@b.c", "Paid [hidden]", "Paid [hidden]"),
+        ("{} a {} a", "5 a", "5 a"),
+        ("{} a {} a {}", "5 b 6 a 6", "5 b 6 a 6"),
+        ("Paid {}", "Sold 5", "Sold 5"),
+        ("Paid {}", None, None),
+    ],
+)
+def test_a_changed_text_is_known_by_what_stands_around_such_a_value(added, template, changed, name):
+    """The value is not asked again; what must stand around it in the text does not."""
+    hiding = logger.patch(lambda record: record.update(message=changed))
+    hiding.info(template, Counted(), [6], 6, userlens_event=True, user_id="u1")
+
+    assert ([] if name is None else [(name, "u1", {})]) == added()
+
+
+@pytest.mark.parametrize("patched", [False, True])
+def test_a_value_that_a_patcher_may_have_hidden_is_for_no_rule(
+    way, make_client, transport, monkeypatch, patched
+):
+    """Whether it stands in the text as it was cannot be told; without any patcher it does."""
+    rule = {
+        "message": "Paid {} by {a} {b}",
+        "args": ["user"],
+        "event": "Paid",
+        "user_id": "u1",
+        "properties": {"user": "{user}", "a": "{a}", "b": "{b}"},
+    }
+    client = make_client(transport=transport, rules=[rule])
+    logger.add(way(client=client))
+    monkeypatch.setattr(logger._core, "patcher", None)
+    paying = logger.opt(capture=False)
+    if patched:
+        paying = paying.patch(lambda record: record.update(message="Paid [hidden] by [hidden] 1"))
+    paying.info("Paid {} by {a} {b}", ["a@b.c"], a=["d@e.f"], b=1)
+
+    properties = {"b": 1} if patched else {"user": ["a@b.c"], "a": ["d@e.f"], "b": 1}
+    assert [("Paid", "u1", properties)] == arrived(client)
+
+
+@pytest.mark.parametrize("bind", [False, True], ids=["given", "bound"])
+def test_what_a_patcher_takes_away_is_gone(way, make_client, transport, bind):
+    """A rule that names a field gets what is on the record, and not what was there before."""
+    rule = {"message": "Paid {}", "event": "Paid", "properties": {"card": "{card}", "n": "{n}"}}
+    client = make_client(transport=transport, rules=[rule])
+    logger.add(way(client=client))
+    logger.configure(patcher=lambda record: record["extra"].pop("card", None))
+    if bind:
+        logger.bind(card="4111").info("Paid {}", 5, n=1, user_id="u1")
+    else:
+        logger.info("Paid {}", 5, n=1, user_id="u1", card="4111")
+
+    assert [("Paid", "u1", {"n": 1})] == arrived(client)
+
+
+def test_what_a_patcher_takes_away_does_not_come_back_through_a_bridge(added):
+    """A bridge that binds the extra of logging's record: what is gone is not read off that."""
+
+    class Binding(logging.Handler):
+        def emit(self, record):
+            logger.bind(card=record.card).info(record.getMessage())
+
+    logger.configure(patcher=lambda record: record["extra"].pop("card", None))
+    fields = {"userlens_event": True, "user_id": "u1", "card": "4111", "n": 1}
+    stdlib_logger(Binding()).info("Paid %d", 5, extra=fields)
+
+    assert [("Paid %d", "u1", {"n": 1})] == added()
 
 
 def test_the_time_is_the_records(added, client):
@@ -437,6 +575,23 @@ def test_two_entrances_are_one_event(client, transport):
     assert 3 == client.stats().duplicates
 
 
+@pytest.mark.parametrize("elapsed", [None, 0, timedelta(1)])
+@pytest.mark.parametrize("enqueue", [False, True])
+def test_what_a_patcher_shares_is_no_identity(way, client, elapsed, enqueue):
+    """A patcher that gives each record the same ``elapsed`` loses no event."""
+    for _ in range(2):
+        logger.add(way(client=client), enqueue=enqueue)
+        if enqueue:
+            break
+    logger.configure(patcher=lambda record: record.update(elapsed=elapsed))
+    for name in "EF":
+        logger.info(name, userlens_event=True, user_id="u1")
+    logger.complete()
+
+    assert [("E", "u1", {}), ("F", "u1", {})] == arrived(client)
+    assert (0 if enqueue else 2) == client.stats().duplicates
+
+
 def test_two_equal_lines_are_two_events(added):
     """Nothing but the record itself tells one line from another."""
     for _ in range(2):
@@ -515,7 +670,40 @@ def test_a_bridged_tag_needs_no_rules(added):
     assert [("Rows %d", "u1", {})] == added()
 
 
-@pytest.mark.parametrize("args", [(), ("no number",)], ids=["another text", "no text"])
+class BraceRecord(logging.LogRecord):
+    """A record that formats in a way of its own."""
+
+    def getMessage(self):  # noqa: N802 - logging's name
+        return self.msg.format(*self.args)
+
+
+@pytest.mark.parametrize(
+    ("msg", "args", "times"),
+    [
+        ("100 %% of %-5s %s", lambda value: (value, 1), 1),
+        # There it is a property as well, and that is text.
+        ("Rows %(rows)s", lambda value: ({"rows": value},), 2),
+        ("Rows {}", lambda value: (value,), 1),
+        (None, lambda value: (), 1),
+    ],
+    ids=["args", "dict", "braces", "object"],
+)
+def test_a_bridged_record_is_not_formatted_again(added, msg, args, times):
+    """The bridge has asked its values for their text; what stands around them is enough."""
+    value = Counted()
+    stdlib_logger(InterceptHandler())
+    make = BraceRecord if msg == "Rows {}" else logging.LogRecord
+    record = make("app", logging.INFO, __file__, 1, msg or value, args(value), None)
+    vars(record).update(userlens_event=msg or "Named", user_id="u1")
+    logging.getLogger("app").handle(record)
+
+    assert [msg or "Named"] == [event[0] for event in added()]
+    assert times == value.times
+
+
+@pytest.mark.parametrize(
+    "args", [(), ("no number",), (Counted(),)], ids=["another text", "no text", "another value"]
+)
 def test_a_handler_that_logs_lines_of_its_own_is_no_bridge(added, args):
     """Its line is not the record that it is handling, and does not get the tag of that."""
 

@@ -232,7 +232,8 @@ def test_what_a_request_came_to(answer, outcome, expected):
         def record(self, seconds, attributes):
             recorded.append((seconds, attributes))
 
-    metrics_module._metrics.histograms.append(Histogram())
+    meter = metrics_module._Meter(Histogram())
+    metrics_module._metrics.meters.add(meter)
     metrics_module._metrics.watch(0.25, answer)
 
     assert outcome == outcome_of(answer)

@@ -70,7 +70,7 @@ def launch(server, *, code=PROGRAM, before=(), options=(), **extra):
     words = [*before, LAUNCHER, sys.executable, *options, "-c", code]
     return subprocess.run(
         list(map(str, words)),
-        env=environment(server.url, **QUIET, **extra),
+        env=environment(server.url, **(QUIET | extra)),
         capture_output=True,
         text=True,
         timeout=3 * PATIENCE,
@@ -133,15 +133,20 @@ def test_an_interpreter_without_environment_runs_as_it_is(server, rules):
         ("USERLENS_RULES", "/nowhere/userlens.toml", "there is no such file"),
     ],
 )
-def test_what_is_set_wrong_is_one_line_and_off(server, variable, text, said):
-    """The program runs, nothing is captured, and the other instrumentations are there."""
+@pytest.mark.parametrize("exporter", ["console", "none"])
+def test_what_is_set_wrong_is_one_line_and_off(server, variable, text, said, exporter):
+    """
+    The program runs, nothing is captured, and the other instrumentations are there.
+
+    Wherever OpenTelemetry sends log lines: this one is on standard error.
+    """
     check = "import logging; print('LoggingHandler' in str(logging.root.handlers))\n"
     log = "logging.warning('Seen', extra={'userlens_event': True, 'user_id': 'u2'})"
-    done = launch(server, code=check + log, **{variable: text})
+    done = launch(server, code=check + log, OTEL_LOGS_EXPORTER=exporter, **{variable: text})
 
-    assert ("True\n", 0) == (done.stdout, done.returncode)
+    assert (True, 0) == (done.stdout.startswith("True\n"), done.returncode)
     (line,) = [line for line in done.stderr.splitlines() if "userlens" in line.lower()]
-    assert line.startswith("nothing is captured: ")
+    assert line.startswith("userlens-instrument: nothing is captured: ")
     assert said in line
     assert "Traceback" not in done.stderr
     assert [] == server.events
@@ -214,7 +219,7 @@ def test_metrics_are_those_of_the_provider_that_is_given():
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), ImportError("no"), AttributeError("no")])
-def test_nothing_that_goes_wrong_stops_the_others(monkeypatch, caplog, error):
+def test_nothing_that_goes_wrong_stops_the_others(monkeypatch, caplog, capsys, error):
     """Whatever fails is one line."""
 
     def fail(*args):
@@ -235,7 +240,8 @@ def test_nothing_that_goes_wrong_stops_the_others(monkeypatch, caplog, error):
     caplog.clear()
     monkeypatch.setattr(auto, "install", fail)
     UserlensInstrumentor().instrument()
-    assert ["nothing is captured: no"] == caplog.messages
+    assert [] == caplog.messages
+    assert "userlens-instrument: nothing is captured: no\n" == capsys.readouterr().err
     assert not UserlensInstrumentor().is_instrumented_by_opentelemetry
 
 

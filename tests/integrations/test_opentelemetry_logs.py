@@ -6,18 +6,25 @@ import logging
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import pytest
+import structlog
 from helpers import PATIENCE
 from opentelemetry import trace
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
+from opentelemetry.instrumentation.structlog import StructlogProcessor
 from opentelemetry.sdk import _logs
 from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import TracerProvider
 
 from userlens_instrument import (
     Group,
+    Identify,
     MissingExtraError,
     SettingsError,
     Track,
@@ -199,6 +206,191 @@ def test_an_object_as_tag_is_taken_from_where_it_is(client, transport, provider,
     assert {"invalid_tag": 1} == client.stats().invalid
 
 
+@dataclass
+class Account:
+    """An object of the application's, with something secret in it."""
+
+    password: str = "hunter2"
+    plan: str = "pro"
+
+
+class Login(NamedTuple):
+    """A tuple whose fields have names."""
+
+    user: str
+    password: str
+
+
+class Odd:
+    """Raises whenever it is asked for its text but the first time, which is OpenTelemetry's."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __str__(self):
+        self.asked += 1
+        if self.asked > 1:
+            raise RuntimeError
+        return "odd"
+
+
+ACCOUNT = {"password": "[redacted]", "plan": "pro"}
+
+
+def test_a_list_of_objects_as_tag_is_taken_from_where_it_is(client, transport, log):
+    """Each of them as it was given: their texts are no names, and show what is secret."""
+    tag = [Track("u1", "Upgraded", {"api_key": "sk"}), "Seen", Identify("u1", {"password": "p"})]
+    log.info("x", extra={"userlens_event": tag, "user_id": "u1"})
+
+    assert [
+        ("Upgraded", "u1", {"api_key": "[redacted]"}),
+        ("Seen", "u1", {}),
+        (None, "u1", {"password": "[redacted]"}),
+    ] == sent(client, transport)
+
+
+def test_objects_within_a_mapping_as_tag_are_read(client, transport, log):
+    """What is secret in them is hidden by its name."""
+    before = Track("u1", "Seen", {"api_key": "sk"})
+    properties = {"before": before, "accounts": [Account()]}
+    log.info("x", extra={**TAGGED, "userlens_event": {"event": "E", "properties": properties}})
+
+    ((name, user, found),) = sent(client, transport)
+    assert ("E", "u1") == (name, user)
+    assert {"api_key": "[redacted]"} == found["before"]["properties"]
+    assert [ACCOUNT] == found["accounts"]
+
+
+def test_a_tag_in_a_body_is_read_as_it_was_given(client, transport, log):
+    """A body is no attribute: its values are of any kind, and may hold themselves."""
+    properties = {"password": "p"}
+    properties["self"] = properties
+    tag = {"event": "E", "properties": properties}
+    log.info({"event": "x", **TAGGED, "userlens_event": tag}, extra={"_name": "info"})
+
+    expected = {"password": "[redacted]", "self": "[cycle]"}
+    assert [("E", "u1", expected)] == sent(client, transport)
+
+
+TRACK = Track("u1", "Seen", {"api_key": "sk_live_1"})
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        [TRACK],
+        ["Seen", Group("g1", "u1", {"api_key": "sk_live_1"})],
+        {"event": "Seen", "properties": {"before": TRACK}},
+        {"event": "Seen", "properties": {"rows": [{"before": TRACK}]}},
+        {"event": "Seen", "properties": {f"{TRACK}": 1}},
+        f"Order(of={TRACK})",
+    ],
+)
+def test_a_tag_that_shows_an_event_is_none(client, transport, provider, diagnostics_lines, tag):
+    """Where the object is not to be had, its text is never sent, however deep it is."""
+    emit(provider, attributes={**TAGGED, "userlens_event": tag})
+
+    assert "give mappings in their place" in (line := diagnostics_lines.get(timeout=PATIENCE)[1])
+    assert "sk_live_1" not in line
+    assert [] == sent(client, transport)
+    assert {"invalid_tag": 1} == client.stats().invalid
+
+
+def test_a_property_that_shows_an_event_is_hidden(client, transport, provider):
+    """The event itself is sent, and what else it has."""
+    attributes = {**TAGGED, "one": TRACK, "deep": [{"a": TRACK, f"{TRACK}": 1}, "x"], "plan": "pro"}
+    emit(provider, attributes=attributes)
+
+    expected = {
+        "one": "[redacted]",
+        "deep": [{"a": "[redacted]", "[redacted]": 1}, "x"],
+        "plan": "pro",
+    }
+    assert [("Plan Upgraded", "u1", expected)] == sent(client, transport)
+
+
+def test_objects_in_properties_are_read(client, transport, log):
+    """By their own fields, as at the other entrances, and not as the text of OpenTelemetry."""
+    given = {
+        "account": Account(),
+        "deep": [{"account": Account(), 1: Account()}],
+        "login": Login("ann", "hunter2"),
+        "price": Decimal("1.50"),
+        "odd": Odd(),
+        "track": TRACK,
+    }
+    log.info("Seen", extra={**TAGGED, **given})
+
+    ((_, _, found),) = sent(client, transport)
+    assert {"api_key": "[redacted]"} == found.pop("track")["properties"]
+    assert {
+        "account": ACCOUNT,
+        "deep": [{"account": ACCOUNT, "1": ACCOUNT}],
+        "login": {"user": "ann", "password": "[redacted]"},
+        "price": 1.5,
+        "odd": "odd",
+    } == found
+
+
+def test_objects_of_a_line_of_structlog_are_read(client, transport, provider):
+    """The same through OpenTelemetry's processor for structlog."""
+    log = structlog.wrap_logger(
+        structlog.ReturnLogger(),
+        processors=[
+            StructlogProcessor(logger_provider=provider),
+            structlog.processors.KeyValueRenderer(),
+        ],
+    )
+    log.info("Seen", account=Account(), **TAGGED)
+
+    assert [("Seen", "u1", {"account": ACCOUNT})] == sent(client, transport)
+
+
+class Scrub(Redact):
+    """Hides what is secret in the texts that OpenTelemetry has made, and takes one away."""
+
+    def on_emit(self, log_record):
+        attributes = dict(log_record.log_record.attributes)
+        del attributes["mail"]
+        attributes["account"] = "Account([hidden])"
+        attributes["rows"] = ({"login": "[hidden]"}, *attributes["rows"][1:])
+        attributes["price"] = 0
+        attributes["gone"] = attributes["gone"][1:]
+        attributes["userlens_event"] = "Scrubbed"
+        log_record.log_record.attributes = attributes
+
+
+def test_objects_that_a_processor_before_it_has_changed_stay_changed(client, transport):
+    """Only what is still the text of an object is that object."""
+    log = logger_to(provider_of(Scrub(), UserlensLogRecordProcessor(client)))
+    rows = [{"login": Account("a"), "mail": "a@b.c"}, Account("b")]
+    extra = {"account": Account(), "rows": rows, "mail": "a@b.c", "userlens_event": TRACK}
+    others = {"price": Decimal("1.50"), "gone": ["a@b.c", "left"]}
+    log.info("Seen", extra={**TAGGED, **extra, **others})
+
+    expected = {
+        "account": "Account([hidden])",
+        "rows": [{"login": "[hidden]"}, ACCOUNT],
+        "price": 0,
+        "gone": ["left"],
+    }
+    assert [("Scrubbed", "u1", expected)] == sent(client, transport)
+
+
+def test_of_a_mapping_as_argument_only_what_the_template_names_is_read(client, transport, log):
+    """The rest is neither in the body nor in the attributes, and what is secret is hidden."""
+    log.info(
+        "Paid %(amount)d of 100%% with %(token)s, %%(card)s",
+        {"amount": 5, "token": "t", "card": "4111", "": "empty"},
+        extra=TAGGED,
+    )
+    log.info({"event": "Paid"}, {"card": "4111"}, extra={**TAGGED, "_name": "info"})
+
+    expected = {"amount": 5, "token": "[redacted]"}
+    name = "Paid %(amount)d of 100%% with %(token)s, %%(card)s"
+    assert [(name, "u1", expected), ("Paid", "u1", {})] == sent(client, transport)
+
+
 def test_objects_of_frameworks_are_no_properties(client, transport, provider):
     """What a handler of ours leaves out of a record of `logging` is left out here."""
     log = logger_to(provider, "django.otel")
@@ -252,6 +444,47 @@ def test_arguments_that_do_not_fit(client, transport, provider):
     handle(record)
 
     assert [("rows", "u1", {})] == sent(client, transport)
+
+
+class Counted:
+    """Counts how often it is asked for its text, and has none."""
+
+    asked = 0
+
+    def __repr__(self):
+        Counted.asked += 1
+        raise RuntimeError
+
+
+def test_nobody_asks_for_a_text_that_nobody_needs(client, transport, provider, monkeypatch):
+    """Neither for an untagged record, nor where the tag names the event: a body may be large."""
+    monkeypatch.setattr(Counted, "asked", 0)
+    emit(provider, body={"event": Counted()}, attributes=None)
+    emit(provider, body=Counted(), attributes={"user_id": "u1"})
+    emit(provider, body=Counted(), attributes={**TAGGED, "userlens_event": "Upgraded"})
+
+    assert [("Upgraded", "u1", {})] == sent(client, transport)
+    assert (0, {}) == (Counted.asked, client.stats().invalid)
+
+
+def test_a_body_without_a_text_is_no_error_of_a_rule(make_client, transport):
+    """No rule finds anything in it, and the record does not count as one that could not be read."""
+    client = make_client(transport=transport, rules=RULES)
+    provider = provider_of(UserlensLogRecordProcessor(client))
+    emit(provider, Counted(), "billing", attributes=None, severity_number=SeverityNumber.WARN)
+
+    assert [] == sent(client, transport)
+    assert {} == client.stats().invalid
+
+
+def test_a_name_that_is_no_text_is_no_error(client, transport):
+    """Whoever makes a record without the SDK's attributes may have any."""
+    record = LogRecord(body="Seen", attributes={1: 2, **TAGGED}, timestamp=1)
+    UserlensLogRecordProcessor(client).on_emit(
+        SimpleNamespace(log_record=record, instrumentation_scope=None)
+    )
+
+    assert [("Seen", "u1", {"1": 2})] == sent(client, transport)
 
 
 # ---------------------------------------------------------------- rules
@@ -351,7 +584,7 @@ def test_the_ids_of_the_trace_are_the_records(make_client, transport):
 
 
 def test_flush_and_shutdown_wait(client, transport, provider):
-    """A forced flush of the provider delivers; after its shutdown nothing is taken."""
+    """A forced flush of the provider delivers, its shutdown too; what comes later is not lost."""
     emit(provider)
     assert provider.force_flush(int(PATIENCE * 1000))
     assert 1 == len(transport.events)
@@ -360,7 +593,10 @@ def test_flush_and_shutdown_wait(client, transport, provider):
     provider.shutdown()
     assert 2 == len(transport.events)
     emit(provider, "Third")
-    assert 2 == len(sent(client, transport))
+    assert ["Plan Upgraded", "Second", "Third"] == [name for name, *_ in sent(client, transport)]
+    client.close(PATIENCE)
+    emit(provider, "Fourth")
+    assert {"closed": 1} == client.stats().dropped
 
 
 def test_a_flush_that_takes_too_long_says_so(make_client):
@@ -402,6 +638,29 @@ provider.get_logger("a").emit(
 
     assert ("", 0) == (done.stderr, done.returncode)
     assert ["Seen"] == [event["event"] for event in server.events]
+
+
+def test_what_an_exit_hook_logs_after_the_providers_own_arrives(server):
+    """Exit hooks run last in, first out: the provider is shut down before an earlier one logs."""
+    code = """
+import atexit, logging
+import userlens_instrument
+userlens_instrument.track("u1", "First")  # our own exit hook: it is the last
+atexit.register(lambda: logging.getLogger("app").info(
+    "Ended", extra={"userlens_event": True, "user_id": "u1"}))
+from opentelemetry.instrumentation.logging.handler import LoggingHandler
+from opentelemetry.sdk._logs import LoggerProvider
+from userlens_instrument.integrations.opentelemetry import UserlensLogRecordProcessor
+provider = LoggerProvider()
+provider.add_log_record_processor(UserlensLogRecordProcessor())
+logging.basicConfig(level="INFO", handlers=[LoggingHandler(logger_provider=provider)])
+"""
+    from helpers import run_python
+
+    done = run_python(code, server.url)
+
+    assert ("", 0) == (done.stderr, done.returncode)
+    assert ["First", "Ended"] == [event["event"] for event in server.events]
 
 
 def test_settings_are_a_client_of_its_own(make_client):

@@ -221,6 +221,30 @@ def test_what_a_processor_logs_of_its_own_is_another_line():
     assert ["Audited", "Plan", "Audited"] == names
 
 
+@pytest.mark.parametrize("text", ["Invoice Paid", "x"])
+def test_a_variable_of_the_application_is_no_line_of_structlog(text):
+    """Whatever it is called: each record is an event, and what is the application's stays as is."""
+    world = World(concurrent=False, processors=1)
+    line = {"event": text, "userlens_event": True}
+    before = line.copy()
+
+    def publish(event_dict, users):
+        for user in users:
+            attributes = {"userlens_event": True, "user_id": user}
+            emitted = LogRecord(body=event_dict["event"], attributes=attributes)
+            world.provider.get_logger("app").emit(emitted)
+
+    try:
+        publish(line, ["u1", "u2", "u3"])
+        names = world.names()
+    finally:
+        world.end()
+
+    assert [text] * 3 == names
+    assert before == line
+    assert before["event"] is line["event"]
+
+
 @pytest.mark.parametrize("order", [["otel", "ours"], ["ours", "otel"]])
 def test_it_is_the_same_event_whichever_has_it_first(order):
     """Values that JSON has, by a handler or by OpenTelemetry's: the same body."""

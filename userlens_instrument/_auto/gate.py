@@ -12,8 +12,15 @@ TYPE_CHECKING = False  # without the weight of typing, as in the package itself
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
-    from types import FrameType
-    from typing import Any
+    from types import CodeType, FrameType
+    from typing import Any, TypeAlias
+
+    # A frame that calls something: by its identity, because whoever holds a frame
+    # holds everything that is in it; its code; and the instruction.
+    Call: TypeAlias = tuple[int, CodeType, int]
+    # The very text of a line, if that is its own; else the identities of the
+    # tag and of the text, which tell it within the call.
+    Mark: TypeAlias = str | tuple[int, int]
 
     TakeRecord = Callable[[logging.LogRecord], object]
     TakeLine = Callable[[Any, str, Any], object]
@@ -36,8 +43,9 @@ class _OfThread(_thread._local):  # noqa: SLF001 - threading's, without its weig
 
     #: The event dict, its text before formatting, and the arguments, of the line under way.
     said: tuple[object, object, tuple[object, ...]] | None = None
-    #: The logger's name, and the call within which a line that has been taken is its next record.
-    repeats: tuple[str, FrameType | None] | None = None
+    #: The logger's name, the call within which a line that has been taken is its next
+    #: record, and what tells that record as well, see `Mark`.
+    repeats: tuple[str, Call | None, Mark | None] | None = None
 
 
 of_thread = _OfThread()
@@ -48,23 +56,40 @@ of_thread = _OfThread()
 _NEAR = 32
 
 
-def skip_record(logger: Any, level: int | None) -> None:
+def skip_record(logger: Any, level: int | None, mark: Mark | None = None) -> None:
     """
     Have the record that *logger* is about to make of a line on this thread not taken again.
 
     Args:
         logger: What structlog wraps; if it is none of `logging`, there is no record.
         level: The level's number; None if it is not known.
+        mark: What tells the record, as long as the line is not rendered; None if nothing does.
     """
     logging = sys.modules.get("logging")
-    if logging is None or not isinstance(logger, logging.Logger):
+    if logging is None:
+        return
+    while isinstance(logger, logging.LoggerAdapter):
+        logger = logger.logger
+    if not isinstance(logger, logging.Logger):
         return
     if level is None or logger.isEnabledFor(level):
-        of_thread.repeats = (logger.name, _calls_chain())
+        of_thread.repeats = (logger.name, _calls_chain(), mark)
 
 
-def _calls_chain() -> FrameType | None:
-    """Return the frame that runs the chain, and then calls the logger; None if it is not known."""
+def forget_repeats() -> None:
+    """
+    Forget a line that did not become a record, now that another one comes.
+
+    Its frame is gone, and the memory may be that of another such call by now:
+    the one that calls this chain. A line within a line is in another frame.
+    """
+    repeats, here = of_thread.repeats, _calls_chain()
+    if repeats is None or repeats[1] is None or here is None or repeats[1][0] == here[0]:
+        of_thread.repeats = None
+
+
+def _calls_chain() -> Call | None:
+    """Return what runs the chain, and then calls the logger; None if it is not known."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as logging's own findCaller
     for _ in range(_NEAR):
         if frame is None or frame.f_code.co_name == "_process_event":
@@ -72,24 +97,28 @@ def _calls_chain() -> FrameType | None:
         frame = frame.f_back
     else:
         return None
-    return None if frame is None else frame.f_back
+    frame = None if frame is None else frame.f_back
+    return None if frame is None else (id(frame), frame.f_code, frame.f_lasti)
 
 
-def is_under_way(call: FrameType | None) -> bool:
+def is_under_way(call: Call | None) -> bool:
     """
-    Return whether *call* is on this thread's stack, or unknown.
+    Return whether *call* is on this thread's stack, and past the chain; or unknown.
 
     A renderer may raise, and then there is no record of the line: the next one
-    of that logger is another.
+    of that logger is another. And so is what is logged within the chain.
     """
     if call is None:
         return True
+    known, code, at = call
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - as above
     for _ in range(_NEAR):
-        if frame is None or frame is call:
+        if frame is None:
             break
+        if id(frame) == known and frame.f_code is code:
+            return frame.f_lasti != at
         frame = frame.f_back
-    return frame is call
+    return False
 
 
 class Gate:
@@ -141,21 +170,14 @@ class Gate:
         self.take_record = self.take_line = _ignore
 
     def _first_record(self, record: logging.LogRecord) -> None:
-        fields = record.__dict__
-        msg, args = fields.get("msg"), fields.get("args")
-        if (
-            TAG in fields
-            or (type(msg) is not str and _has_tag(msg))
-            or (type(args) is not tuple and _has_tag(args))
-            or self._may_have_rules()
-        ):
+        if is_tagged(record) or self._may_have_rules():
             if self._load():
                 self.take_record(record)
             else:
                 self._wait(lambda: self.take_record(record))
 
     def _first_line(self, logger: Any, method_name: str, event_dict: Any) -> None:
-        if not self._may_have_rules() and not _has_tag(event_dict):
+        if not (self._may_have_rules() or _has_tag(event_dict) or is_tagged_text(event_dict)):
             return
         if self._load():
             self.take_line(logger, method_name, event_dict)
@@ -288,6 +310,25 @@ def _ignore(*taken: object) -> None:
 
 
 gate = Gate()
+
+
+def is_tagged(record: logging.LogRecord) -> bool:
+    """Return whether there is a tag anywhere on *record*; what cannot be read may have one."""
+    try:
+        fields = record.__dict__
+        msg, args = fields.get("msg"), fields.get("args")
+        return (
+            TAG in fields
+            or (type(msg) is not str and _has_tag(msg))
+            or (type(args) is not tuple and _has_tag(args))
+        )
+    except Exception:
+        return True  # as below
+
+
+def is_tagged_text(line: object) -> bool:
+    """Return whether *line* has been rendered, and with a tag in it."""
+    return (type(line) is str and TAG in line) or (type(line) is bytes and TAG.encode() in line)
 
 
 def _has_tag(place: object) -> bool:

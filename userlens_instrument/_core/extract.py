@@ -405,8 +405,7 @@ def _encodes(text: str) -> bool:
 
 
 def _name(value: object) -> str:
-    # A dict or a list that was logged is data, and may hold what is secret.
-    text = "" if isinstance(value, (Mapping, AbstractSet, list, tuple)) else _text(value)
+    text = "" if _is_data(value) else _text(value)
     if not text or text.isspace():
         raise InvalidEventError(
             "missing_event_name",
@@ -414,6 +413,19 @@ def _name(value: object) -> str:
             "give a name, log a message, or tag the line with the event's name",
         )
     return text
+
+
+def _is_data(value: object) -> bool:
+    """
+    Return whether *value* has no text of its own: what would be one may show what is secret.
+
+    As a dict or a list that was logged; or an object, a dataclass for example, whose
+    text is what `repr` shows of it.
+    """
+    if isinstance(value, (Mapping, AbstractSet, list, tuple)):
+        return True
+    kind = type(value)
+    return kind.__str__ is object.__str__ and not isinstance(value, (int, float))
 
 
 def _text(value: object) -> str:

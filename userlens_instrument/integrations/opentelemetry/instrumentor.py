@@ -6,6 +6,8 @@ Nothing in here raises: an exception would stop the instrumentors after this one
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from userlens_instrument import auto
@@ -47,7 +49,7 @@ class UserlensInstrumentor(BaseInstrumentor):
         """
         Take what this process logs from now on. Never raises an `Exception`.
 
-        A wrong setting, or a wrong rule, is one line, and nothing is taken.
+        A wrong setting, or a wrong rule, is one line on standard error, and nothing is taken.
 
         Args:
             **kwargs: ``meter_provider``, whose metrics tell of it; and what
@@ -56,7 +58,10 @@ class UserlensInstrumentor(BaseInstrumentor):
         try:
             super().instrument(**kwargs)
         except Exception as error:
-            say(f"nothing is captured: {error}")
+            # Not a log line: OpenTelemetry's own handler may be all that takes
+            # those by now, and send them anywhere, or nowhere.
+            with suppress(Exception):
+                sys.stderr.write(f"userlens-instrument: nothing is captured: {error}\n")
 
     def uninstrument(self, **kwargs: Any) -> None:
         """Take nothing any more. Never raises an `Exception`."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from userlens_instrument import processors
 from userlens_instrument._core.extract import Plumbing, Reader, Record
+from userlens_instrument._core.once import token_of
 from userlens_instrument._core.rulefile import LEVELS
 from userlens_instrument._core.rules import Line
 from userlens_instrument._delivery.lifecycle import is_in_exit_hook
@@ -19,10 +21,15 @@ from userlens_instrument.client import call_site, registry, structlog_context, u
 from userlens_instrument.exceptions import InvalidEventError, MissingExtraError, UserlensError
 from userlens_instrument.handlers import TAG, UserlensHandler, is_own_logger
 from userlens_instrument.integrations.opentelemetry.origin import origin_of
+from userlens_instrument.integrations.opentelemetry.restore import (
+    hide_events,
+    restored,
+    shows_an_event,
+)
 
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from opentelemetry.sdk._logs import LogRecordProcessor
 
@@ -43,28 +50,41 @@ _PREFIXES = ("code.", "exception.", "log.", "thread.")
 _PLUMBING = Plumbing(frozenset({"timestamp"}))
 # Where semantic conventions put the user.
 _USER_ID = "user.id"
-# What its attributes make of an object is text, and may show what is secret.
-_FLATTENED = ("Track(user_id=", "Identify(user_id=", "Group(group_id=")
+# What a template names of a mapping: ``%(rows)d``, but not ``%%(rows)d``.
+_NAMED = re.compile(r"%(?:%|\(([^()]*)\))")
+
+
+class _Said(NamedTuple):
+    """
+    What an OpenTelemetry log record says, apart from its attributes.
+
+    Attributes:
+        message: Its text before formatting, where that is known.
+        body: Its body; what that was made of, where the body is still that.
+        args: What was formatted into it, by position, where that is known.
+        named: The same, by name.
+        get_text: Returns its text.
+    """
+
+    message: object
+    body: Any
+    args: tuple[object, ...]
+    named: Mapping[Any, Any]
+    get_text: Callable[[], str]
 
 
 class _Seen(NamedTuple):
     """
-    An OpenTelemetry log record, as rules and readers see it.
+    An OpenTelemetry log record, as readers see it.
 
     Attributes:
-        logger: The name of its instrumentation scope.
         fields: Its attributes, less what is plumbing.
         message: Its text before formatting, where that is known.
-        args: What was formatted into it, where that is known.
-        text: Its text.
         plumbing: What else is plumbing.
     """
 
-    logger: str
     fields: dict[Any, Any]
     message: object
-    args: tuple[object, ...]
-    text: str
     plumbing: Plumbing
 
 
@@ -118,7 +138,6 @@ class UserlensLogRecordProcessor(LogRecordProcessor):
             raise _missing()
         self._tag = tag
         self._way = _Way(client=client, tag=tag, **settings)
-        self._stopped = False
         self._readers: tuple[Client | None, dict[int, Reader]] = (None, {})
 
     def __repr__(self) -> str:
@@ -132,8 +151,6 @@ class UserlensLogRecordProcessor(LogRecordProcessor):
         Args:
             log_record: What the SDK hands over: a log record and its instrumentation scope.
         """
-        if self._stopped:
-            return
         try:
             inner = log_record.log_record
             attributes = inner.attributes or {}
@@ -141,8 +158,8 @@ class UserlensLogRecordProcessor(LogRecordProcessor):
             if (
                 self._tag in attributes
                 or books
-                or isinstance(inner.body, Mapping)
                 or "_name" in attributes
+                or (isinstance(inner.body, Mapping) and self._tag in inner.body)
             ):
                 scope = getattr(log_record.instrumentation_scope, "name", None) or ""
                 self._look_at(inner, attributes, scope)
@@ -156,21 +173,29 @@ class UserlensLogRecordProcessor(LogRecordProcessor):
         if is_own_logger(scope):
             return
         origin = origin_of(log_record)
-        seen = self._read(log_record, attributes, scope, origin)
-        if self._tag in seen.fields:
-            tag = _tag_of(seen.fields.pop(self._tag), self._tag, origin)
+        said = _said(log_record, origin)
+
+        def see() -> _Seen:
+            return self._read(attributes, said, origin)
+
+        body: Any = said.body if isinstance(said.body, Mapping) else {}
+        if self._tag in attributes or self._tag in body or self._tag in said.named:
+            seen = see()
+            # None: a tag by one of the names that are left out is no tag.
+            tag = seen.fields.pop(self._tag, None)
             if tag is not None and tag is not False:
                 self._capture(tag, seen, log_record, origin, _site(attributes, origin))
             return
         rules = self._way.find_rules(_time_of(log_record)) if books else None
-        if rules is None or not rules.may_match(scope, seen.message):
+        if rules is None or not rules.may_match(scope, said.message):
             return
+        seen = see()
         line = Line(
             scope,
             _level_of(log_record, origin),
             seen.message,
-            seen.args,
-            get_text=lambda: seen.text,
+            said.args,
+            get_text=said.get_text,
             get_fields=lambda: seen.fields,
             context=structlog_context,
         )
@@ -219,17 +244,14 @@ class UserlensLogRecordProcessor(LogRecordProcessor):
         is_first = once.claim(log_record) and not once.has_seen(log_record.body)
         if isinstance(origin, logging.LogRecord):
             # As `UserlensHandler` knows it.
-            token = getattr(origin, "relativeCreated", origin)
-            is_first = once.claim(token) and is_first
+            is_first = once.claim(token_of(origin)) and is_first
             is_first = is_first and not once.has_seen(processors.text_of(origin.msg))
         if not is_first:
             client.sender.ledger.count("duplicates")
             return None
         return client
 
-    def _read(
-        self, log_record: Any, attributes: Mapping[str, Any], scope: str, origin: Origin
-    ) -> _Seen:
+    def _read(self, attributes: Mapping[Any, Any], said: _Said, origin: Origin) -> _Seen:
         """
         Return what there is to read.
 
@@ -237,31 +259,26 @@ class UserlensLogRecordProcessor(LogRecordProcessor):
         or taken away before; of *origin* no more than what they are made of.
         """
         fields: dict[Any, Any] = {
-            name: value for name, value in attributes.items() if not name.startswith(_PREFIXES)
+            name: value
+            for name, value in attributes.items()
+            if not (isinstance(name, str) and name.startswith(_PREFIXES))
         }
-        body: Any = log_record.body
-        message, text = body, str(body)
-        args: tuple[object, ...] = ()
-        plumbing = _PLUMBING
+        plumbing, given = _PLUMBING, origin
         if isinstance(origin, logging.LogRecord):
-            plumbing = processors.RECORD_PLUMBING
+            plumbing, given = processors.RECORD_PLUMBING, vars(origin)
             for name in self._way.names_hidden(origin).intersection(fields):
                 del fields[name]
-            formatted = _formatted(origin)
-            if formatted is not None and formatted in text:
-                message, text, body = origin.msg, formatted, origin.msg
-                args = origin.args if isinstance(origin.args, tuple) else ()
-                if isinstance(origin.args, Mapping):
-                    fields = {**origin.args, **fields}
         elif origin is not None:
             plumbing = processors.PLUMBING
-        elif getattr(log_record, "event_name", None):
-            message = log_record.event_name
-        if isinstance(body, Mapping):
+        if isinstance(given, Mapping):
+            for name, value in fields.items():
+                fields[name] = restored(value, given.get(name, value))
+        for name, value in fields.items():
+            fields[name] = _checked(value) if name == self._tag else hide_events(value)
+        if isinstance(said.body, Mapping):
             plumbing = processors.PLUMBING
-            fields = {**fields, **body}
-            message = processors.text_of(body)
-        return _Seen(scope, fields, message, args, text, plumbing)
+            fields = {**fields, **said.body}
+        return _Seen({**said.named, **fields}, said.message, plumbing)
 
     def _reader(self, client: Client, seen: _Seen) -> Reader:
         known, readers = self._readers
@@ -278,11 +295,15 @@ class UserlensLogRecordProcessor(LogRecordProcessor):
 
     def shutdown(self) -> None:
         """
-        Take no more, and wait until what was taken is delivered, at most `shutdown_timeout`.
+        Wait until what was taken is delivered, at most `shutdown_timeout`.
 
         At the exit of the process it does not wait: there is an exit hook of our own.
+
+        What is logged later is taken all the same. OpenTelemetry's specification has
+        a processor ignore that if it can, because its exporter is gone. Ours is the
+        client, which goes on: for handlers of ours, and in the exit hooks that run
+        after the provider's own. Once it is closed it counts what comes, as ever.
         """
-        self._stopped = True
         if not is_in_exit_hook():
             self.force_flush(None)
 
@@ -313,21 +334,52 @@ def _missing() -> UserlensError:
     )
 
 
-def _tag_of(value: object, name: str, origin: Origin) -> object:
-    """Return the tag as it was given: what attributes make of an object is its repr."""
-    if isinstance(value, str) and value.startswith(_FLATTENED):
-        places: tuple[Any, ...] = (origin,)
-        if isinstance(origin, logging.LogRecord):
-            places = (vars(origin), origin.msg)
-        for place in places:
-            if isinstance(place, Mapping) and place.get(name) is not None:
-                return place[name]
-        return InvalidEventError(
-            "invalid_tag",
-            "the tag was an object, which an attribute cannot hold",
-            "tag with True, 'identify', 'group', an event name, or a mapping",
-        )
-    return value
+def _checked(tag: object) -> object:
+    """Return *tag*, or why it is none: text in it that shows an event may show what is secret."""
+    if not shows_an_event(tag):
+        return tag
+    return InvalidEventError(
+        "invalid_tag",
+        "the tag has a Track, an Identify or a Group in it, which an attribute holds as text only",
+        "give mappings in their place ({'type': 'identify', 'traits': …}), or log it with "
+        "`logging` or structlog, where the object itself is found",
+    )
+
+
+def _said(log_record: Any, origin: Origin) -> _Said:
+    """Return what *log_record* says: in the words of *origin*, if its body is still of these."""
+    body: Any = log_record.body
+    if isinstance(origin, logging.LogRecord):
+        formatted = _formatted(origin) if isinstance(body, str) else None
+        if formatted is not None and formatted in body:
+            msg, args = origin.msg, origin.args
+            return _Said(
+                processors.text_of(msg),
+                msg,
+                args if isinstance(args, tuple) else (),
+                _named(msg, args),
+                lambda: formatted,
+            )
+    message = body
+    if origin is None and getattr(log_record, "event_name", None):
+        message = log_record.event_name
+    if isinstance(body, Mapping):
+        message = processors.text_of(body)
+    return _Said(message, body, (), {}, lambda: _text_of(body))
+
+
+def _named(msg: object, args: object) -> Mapping[Any, Any]:
+    """Return what the template *msg* shows of a mapping argument: no more of it is in the body."""
+    if not (isinstance(msg, str) and isinstance(args, Mapping)):
+        return {}
+    return {name: args[name] for name in _NAMED.findall(msg) if name and name in args}
+
+
+def _text_of(body: object) -> str:
+    try:
+        return str(body)
+    except Exception:
+        return ""
 
 
 def _found(seen: _Seen, log_record: Any) -> Record:

@@ -6,6 +6,7 @@ import weakref
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from userlens_instrument._delivery import lifecycle
 from userlens_instrument._delivery.sender import request_watchers
 from userlens_instrument._version import __version__
 from userlens_instrument.exceptions import MissingExtraError
@@ -39,24 +40,8 @@ class _Metrics:
         self.on = False
         self.is_global = False
         self.providers: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.histograms: list[Any] = []
-        # What the instruments read of a collection, and which have read it.
-        self._snapshot: Snapshot | None = None
-        self._readers: set[tuple[int, str]] = set()
-
-    def snapshot(self, reader: tuple[int, str]) -> Snapshot:
-        """
-        Return the figures of this collection: the same for each instrument of it.
-
-        So that sums come out to the unit, and events are counted once. Who asks
-        a second time begins the next one.
-        """
-        snapshot = self._snapshot
-        if snapshot is None or reader in self._readers:
-            snapshot = self._snapshot = Snapshot.take()
-            self._readers.clear()
-        self._readers.add(reader)
-        return snapshot
+        #: Those whose instruments somebody holds: a program may make and drop many providers.
+        self.meters: weakref.WeakSet[_Meter] = weakref.WeakSet()
 
     def watch(self, seconds: float, answer: Answer) -> None:
         """Record a request."""
@@ -67,11 +52,51 @@ class _Metrics:
             attributes["error.type"] = answer.failure.name.lower()
         elif not 200 <= (answer.status or 0) < 300:
             attributes["error.type"] = str(answer.status)
-        for histogram in self.histograms:
-            histogram.record(seconds, attributes)
+        for meter in list(self.meters):
+            meter.histogram.record(seconds, attributes)
+
+    def reset(self) -> None:
+        """Take the figures anew in a forked child: what its meters have read was the parent's."""
+        for meter in list(self.meters):
+            meter.reset()
+
+
+class _Meter:
+    """
+    What the instruments of one meter share. They hold it, and whoever drops them drops it.
+
+    Attributes:
+        histogram: Where its requests are recorded.
+    """
+
+    def __init__(self, histogram: Any) -> None:
+        self.histogram = histogram
+        self.reset()
+
+    def reset(self) -> None:
+        """Have read nothing."""
+        # What the instruments read of a collection, and which have read it.
+        self._snapshot: Snapshot | None = None
+        self._readers: set[str] = set()
+
+    def snapshot(self, reader: str) -> Snapshot:
+        """
+        Return the figures of this collection: the same for each instrument of it.
+
+        So that sums come out to the unit, and events are counted once. Who asks
+        a second time begins the next one. Of this meter alone: another may be
+        asked much later, or never again.
+        """
+        snapshot = self._snapshot
+        if snapshot is None or reader in self._readers:
+            snapshot = self._snapshot = Snapshot.take()
+            self._readers.clear()
+        self._readers.add(reader)
+        return snapshot
 
 
 _metrics = _Metrics()
+lifecycle.on_fork(_metrics.reset)
 
 
 def instrument_metrics(meter_provider: MeterProvider | None = None) -> None:
@@ -120,11 +145,6 @@ def _make(api: Any, meter: Any) -> None:
         "updowncounter": meter.create_observable_up_down_counter,
         "gauge": meter.create_observable_gauge,
     }
-    for figure in FIGURES:
-        observe = _observer(api.Observation, figure, id(meter))
-        makers[figure.kind](
-            figure.name, callbacks=[observe], unit=figure.unit, description=figure.means
-        )
     options: dict[str, Any] = {"unit": "s", "description": DURATION_MEANS}
     try:
         histogram = meter.create_histogram(
@@ -132,14 +152,20 @@ def _make(api: Any, meter: Any) -> None:
         )
     except TypeError:  # before 1.30
         histogram = meter.create_histogram(DURATION, **options)
-    _metrics.histograms.append(histogram)
+    shared = _Meter(histogram)
+    for figure in FIGURES:
+        observe = _observer(api.Observation, figure, shared)
+        makers[figure.kind](
+            figure.name, callbacks=[observe], unit=figure.unit, description=figure.means
+        )
+    _metrics.meters.add(shared)
 
 
-def _observer(observation: Any, figure: Figure, meter: int) -> Callable[[Any], list[Any]]:
+def _observer(observation: Any, figure: Figure, meter: _Meter) -> Callable[[Any], list[Any]]:
     def observe(options: Any) -> list[Any]:  # noqa: ARG001 - OpenTelemetry's call
         if not _metrics.on:
             return []
-        numbers = figure.read(_metrics.snapshot((meter, figure.name)))
+        numbers = figure.read(meter.snapshot(figure.name))
         return [
             observation(number, {"userlens.reason": reason} if figure.by_reason else {})
             for reason, number in numbers.items()

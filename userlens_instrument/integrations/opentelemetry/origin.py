@@ -28,6 +28,9 @@ _NEAR = 40
 # OpenTelemetry counts whole nanoseconds since the epoch, a record has a float.
 _NANOSECONDS = 1e9
 _ROUNDING = 1_000.0
+# Whose frames hold a line of structlog: its own, which call each processor, and
+# those of OpenTelemetry's processor.
+_STRUCTLOG = ("structlog.", "opentelemetry.instrumentation.structlog.")
 # Where the SDK's ConcurrentMultiLogRecordProcessor calls us from, while the
 # thread that logs waits.
 _POOL = "concurrent.futures.thread"
@@ -54,7 +57,7 @@ def _search(frame: FrameType | None, log_record: Any) -> tuple[Origin, bool]:
             record = frame.f_locals.get("record")
             if isinstance(record, logging.LogRecord) and _is_of(record, log_record):
                 return record, False
-        elif "event_dict" in names:
+        if "event_dict" in names and _is_structlogs(frame):
             line = frame.f_locals.get("event_dict")
             if isinstance(line, MutableMapping) and _is_text(line, log_record.body):
                 return line, False
@@ -68,6 +71,12 @@ def _is_of(record: logging.LogRecord, log_record: Any) -> bool:
     """Return whether *log_record* has the time of *record*: a handler may log lines of its own."""
     time = log_record.timestamp
     return time is not None and abs(time - record.created * _NANOSECONDS) <= _ROUNDING
+
+
+def _is_structlogs(frame: FrameType) -> bool:
+    """Return whether *frame* runs structlog: anybody may call a variable as its authors do."""
+    name = frame.f_globals.get("__name__")
+    return isinstance(name, str) and f"{name}.".startswith(_STRUCTLOG)
 
 
 def _is_text(line: MutableMapping[str, Any], body: object) -> bool:
