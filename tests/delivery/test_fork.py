@@ -22,6 +22,7 @@ from helpers import PATIENCE, SPOOLED, Reply, run_python, until
 from userlens_instrument import UserlensHandler
 from userlens_instrument import client as client_module
 from userlens_instrument._delivery import diagnostics, lifecycle
+from userlens_instrument.testing import CapturingTransport
 
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -39,6 +40,25 @@ def log_some(client, number=5, prefix="Child", user="child"):
     stats = client.stats()
     # With a spool it is the parent that delivers what is in it.
     return [delivered, stats.accepted, stats.delivered + stats.spooled, stats.pending]
+
+
+class Unforgetting(CapturingTransport):
+    """Of an application: raises in a forked child."""
+
+    def forget(self):
+        raise RuntimeError("no")
+
+
+def test_a_transport_that_raises_keeps_no_other_client_from_its_fresh_start(make_client):
+    """Nor from the hooks: whoever reads figures in the child reads the child's."""
+    bad = make_client(transport=Unforgetting())
+    good = make_client(transport=CapturingTransport())
+    bad.track("u1", "Parent")
+    good.track("u1", "Parent")
+    assert bad.flush(PATIENCE)
+    assert good.flush(PATIENCE)
+
+    assert [0, 0] == in_fork(lambda: [one.stats().accepted for one in (bad, good)])
 
 
 def hold_the_parent(server):

@@ -13,6 +13,7 @@ from userlens_instrument import Client, RulesError, Settings
 from userlens_instrument._delivery import rulebook
 from userlens_instrument._delivery.diagnostics import voice
 from userlens_instrument._delivery.rulebook import INTERVAL, Book, load, shared_book
+from userlens_instrument.client import book_of_environment, track
 
 
 ONE = '[[rule]]\nmessage = "A"\n'
@@ -60,6 +61,41 @@ def test_the_same_rules_are_read_once(file):
     assert one is not shared_book(settings(rules=file, rules_reload=True))
     assert shared_book(settings()) is None
     assert f"<Book of 1 rules from {file}>" == repr(one)
+
+
+def test_a_wrong_setting_beside_rules_is_said_once(file, lines, monkeypatch):
+    """
+    It is no matter of rules: one line, whether rules or a client ask for the settings first.
+    """
+    monkeypatch.setenv("USERLENS_RULES", str(file))
+    monkeypatch.setenv("USERLENS_MAX_WORKERS", "x")
+
+    assert book_of_environment() is None
+    track("u1", "By Hand")
+
+    assert [
+        (
+            "no event is sent: max_workers (from USERLENS_MAX_WORKERS) is not a whole number; "
+            "give digits only"
+        )
+    ] == [said for said in lines() if "max_workers" in said]
+
+
+def test_wrong_rules_of_the_environment(file, lines, monkeypatch):
+    """
+    Who has no client yet is told in one line, and goes on without rules.
+    """
+    file.write_text('[[rule]]\nmesage = "x"\n')
+    monkeypatch.setenv("USERLENS_RULES", str(file))
+
+    assert book_of_environment() is None
+
+    assert [
+        (
+            f"rules are ignored: {file}: line 2, rule 1: mesage is no key of a rule; "
+            "did you mean message?"
+        )
+    ] == lines()
 
 
 def test_rules_as_dicts():

@@ -249,6 +249,24 @@ def test_close_hands_over_what_is_left(make_spooled, nobody, path):
     assert 11 == later.stats().delivered
 
 
+def test_what_cannot_be_written_is_not_left_to_who_drains(make_spooled, nobody, path, monkeypatch):
+    """It is in memory alone: delivered from there, or counted as dropped."""
+    monkeypatch.setattr(sender_module, "_GLIMPSE", 0.05)
+    drainer, client = make_spooled(events_url=nobody), make_spooled(events_url=nobody)
+    drainer.track("u1", "Theirs")
+    client.track("u2", "Written")
+    stranger = sqlite3.connect(path, isolation_level=None)
+    stranger.execute("BEGIN IMMEDIATE")
+    client.track("u2", "Unwritten")
+
+    assert not client.close(0.3)
+    stranger.execute("ROLLBACK")
+    stranger.close()
+    stats = client.stats()
+    assert (2, {"shutdown": 1}) == (stats.accepted, stats.dropped)
+    assert (1, 0) == (stats.spooled, stats.pending)
+
+
 def test_what_is_delivered_is_out_of_the_file(make_spooled, path):
     """A flush returns when there is nothing left that could be sent twice."""
     client = make_spooled()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 import structlog
-from helpers import PATIENCE
+from helpers import PATIENCE, run_python
 from opentelemetry import trace
 from opentelemetry._logs import LogRecord, SeverityNumber
 from opentelemetry.instrumentation.logging.handler import LoggingHandler
@@ -632,14 +632,16 @@ provider.get_logger("a").emit(
     LogRecord(body="Seen", attributes={"userlens_event": True, "user_id": "u1"})
 )
 """
-    from helpers import run_python
-
     done = run_python(code, server.url)
 
     assert ("", 0) == (done.stderr, done.returncode)
     assert ["Seen"] == [event["event"] for event in server.events]
 
 
+# As in test_opentelemetry_instrumentor.py.
+@pytest.mark.skipif(
+    (3, 12, 0) <= sys.version_info < (3, 12, 3), reason="OpenTelemetry cannot exit in silence"
+)
 def test_what_an_exit_hook_logs_after_the_providers_own_arrives(server):
     """Exit hooks run last in, first out: the provider is shut down before an earlier one logs."""
     code = """
@@ -655,8 +657,6 @@ provider = LoggerProvider()
 provider.add_log_record_processor(UserlensLogRecordProcessor())
 logging.basicConfig(level="INFO", handlers=[LoggingHandler(logger_provider=provider)])
 """
-    from helpers import run_python
-
     done = run_python(code, server.url)
 
     assert ("", 0) == (done.stderr, done.returncode)

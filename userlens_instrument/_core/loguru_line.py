@@ -190,9 +190,16 @@ def _is_plain(value: object) -> bool:
 
 
 class _Unread:
-    """In the place of a value that is not asked for its text: itself, and all of its parts."""
+    """
+    In the place of a value that is not asked for its text: itself, and all of its parts.
 
-    def __getattribute__(self, name: str) -> Any:
+    But for its special attributes: whoever looks through all objects there are (eventlet,
+    when it patches) asks each for its class.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
         return self
 
     def __getitem__(self, key: object) -> Any:

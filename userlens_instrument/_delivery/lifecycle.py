@@ -226,10 +226,9 @@ def _after_fork_in_child() -> None:
     _process.exiting = False
     _process.terminated = threading.Event()
     _process.handed_on = threading.Event()
-    for sender, _ in _senders():
-        sender.reset_after_fork()
-    for hook in _process.fork_hooks:
-        hook()
+    for act in (*(sender.reset_after_fork for sender, _ in _senders()), *_process.fork_hooks):
+        with suppress(Exception):  # a transport of the application's keeps no other from it
+            act()
     _tell_multiprocessing()
 
 
