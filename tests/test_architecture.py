@@ -27,6 +27,7 @@ LAYERS = [
         "_core.times",
         "_core.jsonable",
         "_core.template",
+        "_core.patterns",
         "_core.rules",
         "_core.rulefile",
         "_core.extract",

@@ -34,7 +34,6 @@ from userlens_instrument.exceptions import (
     InvalidEventError,
     RulesError,
     SettingsError,
-    UserlensError,
 )
 from userlens_instrument.settings import Settings, misspelled_variables
 
@@ -538,7 +537,7 @@ def _client_of_environment() -> Client:
         return shared_client(settings)
     except RulesError as error:
         # What is tagged is delivered all the same.
-        voice.say("rules", f"no rule is gone by: {error}", logging.ERROR)
+        voice.say("rules", f"rules are ignored: {error}", logging.ERROR)
         return shared_client(settings.evolve(rules=None))
 
 
@@ -553,9 +552,12 @@ def book_of_environment() -> Book | None:
         return None
     try:
         return shared_book(Settings.load({}))
-    except UserlensError as error:
-        voice.say("rules", f"no rule is gone by: {error}", logging.ERROR)
-        return None
+    except SettingsError as error:
+        # The words, and the kind, of the client to come: it is said once.
+        voice.say("settings", f"no event is sent: {error}", logging.ERROR)
+    except RulesError as error:
+        voice.say("rules", f"rules are ignored: {error}", logging.ERROR)
+    return None
 
 
 def flush(timeout: float = 5.0) -> bool:

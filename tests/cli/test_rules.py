@@ -57,17 +57,21 @@ def test_a_good_file(file, capsys):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("", "0 rules"), ('[[rule]]\nmessage = "A"', "1 rule (1 by message)")]
+    ("text", "said"),
+    [
+        ("", ["note: no rule in it; a rule begins with [[rule]]", "ok, 0 rules"]),
+        ('[[rule]]\nmessage = "A"', ["ok, 1 rule (1 by message)"]),
+    ],
 )
 def test_how_many(file, capsys, text, said):
     """
-    No rule, and one.
+    No rule, which is worth a note, and one.
     """
     file.write_text(text)
 
     assert 0 == main(["rules", "check", str(file)])
 
-    assert f"{file}: ok, {said}\n" == capsys.readouterr().out
+    assert [f"{file}: {line}" for line in said] == capsys.readouterr().out.splitlines()
 
 
 def test_a_bad_file(file, capsys):
@@ -96,6 +100,7 @@ def test_json(file, capsys):
     document = json.loads(capsys.readouterr().out)
     assert (str(file), 0, 3) == (document["file"], document["rules"], len(document["problems"]))
     assert {
+        "severity": "error",
         "line": 4,
         "rule": 1,
         "title": "A",
@@ -103,6 +108,47 @@ def test_json(file, capsys):
         "problem": "is no key of a rule",
         "fix": "did you mean level?",
     } == document["problems"][0]
+    assert [] == document["notes"]
+
+
+NOTED = """
+[[rule]]
+event = "Seen"
+message = "Seen {user}"
+"""
+
+
+def test_a_note(file, capsys):
+    """
+    What may be meant is no error: a line that says what to look at, and exit code 0.
+    """
+    file.write_text(NOTED)
+
+    assert 0 == main(["rules", "check", str(file)])
+
+    note = (
+        "message has {user}: right for loguru's templates; an f-string is finished text before it "
+        "is logged: use regex"
+    )
+    assert [
+        f'{file}: note: line 4, rule 1 "Seen": {note}',
+        f"{file}: ok, 1 rule (1 by message)",
+    ] == capsys.readouterr().out.splitlines()
+
+
+def test_a_note_for_scripts(file, capsys):
+    """
+    In JSON it stands by itself: whoever looks at problems alone finds none.
+    """
+    file.write_text(NOTED)
+
+    assert 0 == main(["rules", "check", "--json", str(file)])
+
+    document = json.loads(capsys.readouterr().out)
+    assert (1, []) == (document["rules"], document["problems"])
+    assert [("note", 4, "message")] == [
+        (note["severity"], note["line"], note["key"]) for note in document["notes"]
+    ]
 
 
 def test_a_file_that_is_not_there(tmp_path, capsys):

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 import userlens_instrument
 from userlens_instrument._core.redact import compile_redactor
-from userlens_instrument._core.rulefile import _KEYS, Problem, locate, read_document, read_text
+from userlens_instrument._core.rulefile import (
+    _KEYS,
+    Problem,
+    locate,
+    notes,
+    read_document,
+    read_text,
+)
 
 
 SECRET = compile_redactor(())
@@ -136,12 +143,18 @@ WRONG = [
     ("logger = 3", "logger", "is neither text nor a list of it; give a name or a glob"),
     ("logger = []", "logger", "is neither text nor a list of it; give a name or a glob"),
     ("logger = [3]", "logger", "is not text; put it in quotes"),
+    ('event = ["a"]', "event", "is not text; give text, not a list"),
+    ("event = { a = 1 }", "event", "is not text; give text, not a table"),
     ('logger = ""', "logger", "is empty; fill it in, or take it out"),
     ("name = 3", "name", "is not text; put it in quotes"),
     ('name = " "', "name", "is empty; fill it in, or take it out"),
     ('args = "x"', "args", "is not a list; give a list of names"),
     ("args = [1]", "args", "has an entry that is no name; give names in quotes"),
     ('args = ["a", "a"]', "args", "has a name twice; give each once"),
+    ('args = [""]', "args", "has an entry that is no name; give names in quotes"),
+    ('args = ["user id"]', "args", "has 'user id', which is no name; give it in one word"),
+    ('args = ["{user}"]', "args", "has '{user}', which is no name; give it in one word"),
+    ('args = ["a"]', "args", "has 1 name, and message has no placeholders; take them out"),
     ('type = "tracks"', "type", "is no type of event; did you mean track?"),
     ("type = 7", "type", "is no type of event; give track, identify or group"),
     ('event = "{"', "event", "has a brace without its other half; write {field}"),
@@ -151,7 +164,7 @@ WRONG = [
     ("properties = 3", "properties", "is not a table; give names and values"),
     ("properties = { a = [1] }", "properties", "has a value under a that is none; give text"),
     ('properties = { "" = 1 }', "properties", "has a name that is none; give names"),
-    ('properties = { a = "{b" }', "properties", "has a brace without its other half; write"),
+    ('properties = { a = "{b" }', "properties", "has a brace without its other half (under a); wr"),
     ('traits = { a = "b" }', "traits", "is of no use for type = 'track'; call it properties"),
     ("include = []", "include", "is empty; fill it in, or take it out"),
     ('exclude = "a"', "exclude", "is not a list; give a list of names"),
@@ -227,6 +240,10 @@ def test_what_is_wrong_with_a_key(text, key, said):
             "properties is nested too deeply; nest 64 tables at most",
         ),
         (f'event = "A"\nregex = "{"a" * 5000}"', "regex is too long; give one of at most 4,096"),
+        (
+            "event = 'A'\nregex = '(?P<a>x) (?P<a>y)'",
+            "regex has two groups named a; give each a name of its own",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_rule(text, said):
@@ -237,6 +254,241 @@ def test_what_is_wrong_with_a_rule(text, said):
 
     assert any(said in str(problem) for problem in found), found
     assert all(problem.line for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "near"),
+    [
+        ('mesage = "x"', "mesage", "message"),
+        ('mesage = "x %s"\nargs = ["a"]', "mesage", "message"),
+        ('event = "A"\nloger = "x"', "loger", "logger"),
+        ('regex = "x"\nevnt = "A"', "evnt", "event"),
+        ('message = "x"\ntpye = "identify"\ntraits = { a = 1 }', "tpye", "type"),
+    ],
+)
+def test_a_misspelled_key_and_not_what_comes_of_it(text, key, near):
+    """
+    That a rule lacks what is misspelled is no second problem.
+    """
+    found = problems(f"[[rule]]\n{text}\n")
+
+    assert [(key, f"did you mean {near}?")] == [(one.key, one.fix) for one in found]
+
+
+def test_a_misspelled_type_alone():
+    """
+    Which keys go with a type that is not known, is not known.
+    """
+    assert ["type"] == [
+        one.key for one in problems('[[rule]]\nmessage = "x"\ntype = "ident"\ntraits = { a = 1 }')
+    ]
+
+
+def test_misspelled_keys_come_first():
+    """
+    Start-up shows one problem: the one that others may come of.
+    """
+    found = problems('[[rule]]\nlevel = "x"\nevent = "A"\nregexes = "x"\nzzz = 1\n')
+
+    assert ["regexes", "zzz", "level"] == [one.key for one in found]
+
+
+TWICE = """
+[[rule]]
+logger = "a"
+message = "Paid %s"
+args = ["user_id"]
+event = "Paid"
+where = { a = 1, b = true }
+properties = { plan = "{plan}", x = { y = 1 } }
+
+[[rule]]
+name = "another"
+level = 0
+where = { b = true, a = 1 }
+properties = { x = { y = 1 }, plan = "{plan}" }
+event = "Paid"
+args = ["user_id"]
+message = "Paid %s"
+logger = ["a"]
+"""
+
+
+def test_a_rule_that_is_there_twice():
+    """
+    Each line would be two events, whatever the rules are called and in whichever order it stands.
+    """
+    assert [
+        (
+            'line 10, rule 2 "another": says the same as rule 1 (line 2): each line would be two '
+            "events; remove one of the two"
+        )
+    ] == [str(one) for one in problems(TWICE)]
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ({"message": "A"}, {"message": "B"}),
+        ({"message": "A"}, {"message": "A", "event": "B"}),
+        ({"message": "A", "where": {"a": 1}}, {"message": "A", "where": {"a": True}}),
+        ({"message": "A", "where": {"a": 1}}, {"message": "A", "where": {"b": 1}}),
+        ({"message": "A", "types": {"a": "int"}}, {"message": "A", "types": {"a": "float"}}),
+        ({"regex": "A", "event": "E"}, {"regex": "B", "event": "E"}),
+        ({"message": "A", "properties": {"a": "{b}"}}, {"message": "A", "properties": {"a": "b"}}),
+    ],
+)
+def test_rules_that_are_nearly_the_same(one, two):
+    """
+    Two events of a line may be meant; only what is in no way different is a slip.
+    """
+    assert 2 == len(read_document([one, two], SECRET)[0])
+
+
+@pytest.mark.parametrize(
+    ("message", "most"),
+    [
+        ("A", 0),
+        ("%s and %d", 2),
+        ("%5.2f%% of %-*s", 3),
+        ("%.*f", 2),
+        ("100%", 0),
+        ("%%s", 0),
+        ("{} of {}", 2),
+        ("{0} {0} {2.name}", 3),
+        ("{user} {}", 1),
+        ("{:{}}", 2),
+        ("{{}} {", 0),
+        ("{} {} at 5% of", 2),
+    ],
+)
+def test_as_many_arguments_as_placeholders(message, most):
+    """
+    More names than a call has arguments would never be found; fewer are right.
+    """
+    names = [f"a{number}" for number in range(most + 1)]
+    few, found = read_document([{"message": message, "args": names[:most]}], SECRET)
+    _, more = read_document([{"message": message, "args": names}], SECRET)
+
+    assert (1, []) == (len(few), found)
+    assert ["args"] == [problem.key for problem in more]
+    assert f"and message has {most or 'no'} placeholder" in more[0].problem
+
+
+def test_arguments_that_are_one_mapping():
+    """
+    How many a ``%(name)s`` takes is not told by it.
+    """
+    assert [] == read_document([{"message": "%(a)s", "args": ["x", "y"]}], SECRET)[1]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?P<a>x)|(?P<a>y)",
+        r"(?:in (?P<a>x)|on (?:the (?P<a>y)|(?P<a>z))) (?P<b>.)",
+        r"(?P<a>x) \(?P<a>y\)|[(?P<a>)]",
+        r"(?P<a>[)(]) (?#(?P<a>) (?P<b>\))",
+        "(?x) (?P<a>x) # not (?P<a>y)",
+    ],
+)
+def test_groups_of_one_name_in_alternatives(pattern):
+    """
+    Only one of them matches: that is what the engine allows it for.
+    """
+    assert [] == read_document([{"regex": pattern, "event": "E"}], SECRET)[1]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [r"(?P<a>x)(?P<a>y)", r"(?P<a>x(?<a>y))", r"(?:(?P<a>x)|y)(?P<a>z)", r"[](](?P<a>x)\((?P<a>y)"],
+)
+def test_groups_of_one_name_beside_each_other(pattern):
+    """
+    The later would hide the earlier.
+    """
+    _, found = read_document([{"regex": pattern, "event": "E"}], SECRET)
+
+    assert ["has two groups named a"] == [problem.problem for problem in found]
+
+
+def test_every_property_that_is_wrong():
+    """
+    Several in one table are told at once.
+    """
+    found = problems(
+        '[[rule]]\nmessage = "A"\nproperties = { a = "{", b = "{x!r}", c = { d = "{}" }, e = [] }\n'
+    )
+
+    assert [
+        "has a brace without its other half (under a)",
+        "has a format after a name (under b)",
+        "has braces without a name (under d)",
+        "has a value under e that is none",
+    ] == [problem.problem for problem in found]
+
+
+@pytest.mark.parametrize(
+    ("rule", "key", "said"),
+    [
+        (
+            'message = "Seen {user}"',
+            "message",
+            (
+                "has {user}: right for loguru's templates; an f-string is finished text before it "
+                "is logged: use regex"
+            ),
+        ),
+        (
+            'message = "Seen %s"\nargs = ["user"]\nuser_id = "{usr}"',
+            "user_id",
+            "takes {usr}, which is none of the rule's args; did you mean {user}?",
+        ),
+        (
+            "regex = 'Seen (?P<user>.)'\nevent = 'A'\nproperties = { x = '{User.id}' }",
+            "properties",
+            "takes {User.id}, which is none of the rule's args or groups; did you mean {user}?",
+        ),
+        (
+            "regex = 'Seen (?P<status>.)'\nevent = 'A'\nwhere = { plan = 1, stats = 1 }",
+            "where",
+            "takes {stats}, which is none of the rule's args or groups; did you mean {status}?",
+        ),
+    ],
+)
+def test_what_is_worth_a_note(rule, key, said):
+    """
+    It may be meant as it is, so it is no problem: the line, the rule, the key, and why.
+    """
+    text = f"\n[[rule]]\n{rule}\n"
+    rules, found = read_text(text, SECRET)
+    noted = notes(rules, locate(text))
+
+    assert [] == found
+    assert [key] == [note.key for note in noted]
+    assert f"{key} {said}" in str(noted[0])
+    assert text.split("\n")[noted[0].line - 1].startswith(key)
+    assert noted[0]._replace(line=None) == notes(rules)[0]
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"message": 'Seen {"user": 1} {} {0}'},
+        {"message": "Seen {user} %s"},
+        {"message": "Seen %s", "args": ["user"], "user_id": "{user}"},
+        {"message": "Seen %s", "args": ["user"], "user_id": "{user.id}"},
+        {"message": "Seen %s", "args": ["user_id"], "properties": {"name": "{user_name}"}},
+        {"regex": "A", "event": "{b}"},
+    ],
+)
+def test_what_is_worth_none(rule):
+    """
+    Fields of the line may have any name, and braces may be text.
+    """
+    rules, found = read_document([rule], SECRET)
+
+    assert ([], []) == (found, notes(rules))
 
 
 def test_every_problem_at_once_in_the_order_of_the_file():
@@ -276,7 +528,7 @@ a = []
     [
         ("[[rule]]\nmessage = \n", 2),
         ("[[rule]]\nmessage = 'a\n", 2),
-        ('x = """never ends\n\n', 2),
+        ('x = """never ends\n\n', 1),
         ("a = " + "[" * 2_000, 1),
         ("a = " + "9" * 5_000, 1),
     ],
@@ -291,11 +543,69 @@ def test_what_is_not_toml(text, line):
     assert line == found[0].line
 
 
+BACKSLASH = "write text with a backslash in single quotes: regex = '…'"
+QUOTE = "close the quote that is open on this line"
+TWO = "a key is there twice: keep one, or begin the next rule with [[rule]]"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "fix"),
+    [
+        ('regex = "\\d+"', 2, BACKSLASH),
+        ('regex = "\\u12"', 2, BACKSLASH),
+        ('event = "a\nmessage = "b"', 2, QUOTE),
+        ("event = 'a\nlevel = 1\n", 2, QUOTE),
+        ("event = 'a\nmessage = 'b'\n", 2, QUOTE),
+        ('level = 1\nevent = "a', 3, QUOTE),
+        ("level = 1\nlevel = 2\nstop = true\n", 3, TWO),
+        ("[rule]\n", 2, "give a table once; each rule begins with [[rule]]"),
+        ("where = { a = 1, a = 2 }\n", 2, "keep one of the two"),
+        ("event = Paid\n", 2, "put text in quotes; true and false are written small"),
+        ("event = 'it's'\n", 2, "one key = value a line; text with quotes in it goes into '''…'''"),
+        ("user id = 1\n", 2, "write key = value, the key in one word"),
+        ("[[rule]\n", 2, "write [[rule]] on a line of its own"),
+        ("args = ['a'\n", 2, "close the list with ]"),
+        ("where = { a = 1 b = 2 }\n", 2, "write { a = 1, b = 2 } in one line"),
+    ],
+)
+def test_how_to_mend_what_is_not_toml(text, line, fix):
+    """
+    In words for who does not know TOML.
+    """
+    found = problems(f"[[rule]]\n{text}")
+
+    assert [(line, fix)] == [(one.line, one.fix) for one in found]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("\n[[rules]]\n", 2, "rules is no key; did you mean [[rule]]?"),
+        (
+            "[project]\n\n[[tool.userlens-instrument.rules]]\n",
+            3,
+            "rules is no key; did you mean [[tool.userlens-instrument.rule]]?",
+        ),
+        (
+            "[tool.userlens-instrument.zzz]\n",
+            1,
+            "zzz is no key; a rule begins with [[tool.userlens-instrument.rule]]",
+        ),
+    ],
+)
+def test_a_table_of_another_name(text, line, said):
+    """
+    Its line, and what a rule begins with in such a file.
+    """
+    assert [f"line {line}: {said}"] == [str(one) for one in problems(text)]
+
+
 @pytest.mark.parametrize(
     ("document", "said"),
     [
         ({"rules": []}, "rules is no key; did you mean [[rule]]?"),
         ({"zzz": []}, "zzz is no key; a rule begins with [[rule]]"),
+        ([{"message": "A"}] * 2, 'rule 2 "A": says the same as rule 1: each line would be'),
         ({"rule": {"message": "A"}}, "rule is one table; write [[rule]] for each rule"),
         ({"rule": "A"}, "these are no rules; give a list of them"),
         ("A", "these are no rules; give a list of them"),

@@ -248,7 +248,8 @@ def test_arguments_that_do_not_fit_their_names():
     """
     Fewer arguments than names, or more: those that are there are named.
     """
-    rules = ruleset({"message": "A", "args": ["x", "y"], "properties": {"x": "{x}", "y": "{y}"}})
+    named = {"args": ["x", "y"], "properties": {"x": "{x}", "y": "{y}"}}
+    rules = ruleset({"message": "A %s %s"} | named)
 
     assert [{}, {"x": 1}, {"x": 1, "y": 2}] == [
         event.properties
@@ -256,7 +257,13 @@ def test_arguments_that_do_not_fit_their_names():
         for event in events(
             rules,
             Line(
-                "", 20, "A", args, get_text=str, get_fields=lambda: {"user_id": "u"}, context=dict
+                "",
+                20,
+                "A %s %s",
+                args,
+                get_text=str,
+                get_fields=lambda: {"user_id": "u"},
+                context=dict,
             ),
         )
     ]
@@ -607,13 +614,73 @@ def test_a_line_is_looked_at_up_to_a_length():
     ]
 
 
+@pytest.mark.parametrize(
+    ("rule", "fields", "said"),
+    [
+        (
+            {"message": "Seen %s", "args": ["x"], "event": "Seen"},
+            {},
+            'rule 1 (Seen) finds no user id; give it user_id = "{…}", or a name in args',
+        ),
+        (
+            {"regex": "Seen (?P<x>.)", "event": "Seen"},
+            {},
+            'rule 1 (Seen) finds no user id; give it user_id = "{…}", or a group (?P<user_id>…)',
+        ),
+        (
+            {"logger": "app", "event": "{y}"},
+            {"y": "Seen"},
+            'rule 1 ({y}) finds no user id; give it user_id = "{…}"',
+        ),
+        (
+            {"logger": "app", "type": "identify"},
+            {},
+            'rule 1 finds no user id; give it user_id = "{…}"',
+        ),
+        (
+            {"message": "Seen %s", "event": "Seen"},
+            {"user_id": None},
+            (
+                "rule 1 (Seen) finds no user id: user_id is None; "
+                'give it user_id = "{…}" of another field'
+            ),
+        ),
+        (
+            {"message": "Seen %s", "type": "group"},
+            {"user_id": "u1"},
+            'rule 1 (Seen %s) finds no group id; give it group_id = "{…}", or a name in args',
+        ),
+        (
+            {"message": "Seen %s", "event": "Seen", "user_id": "{who}"},
+            {},
+            (
+                "the line has no {who} for the user_id of rule 1 (Seen); "
+                "name a field that is there, or narrow the rule with where"
+            ),
+        ),
+        (
+            {"message": "Seen %s", "event": "Seen"},
+            {"user_id": " "},
+            "the user id is empty, by rule 1 (Seen); give a non-empty string, an integer or a UUID",
+        ),
+    ],
+)
+def test_what_a_rule_lacks_is_said_of_the_rule(rule, fields, said):
+    """
+    Who writes rules may not be who writes the program: the advice is what to write in the rule.
+    """
+    logged = line("Seen %s", "X", **fields)
+
+    assert [said] == [str(error) for error in events(ruleset(rule), logged)]
+
+
 # ---------------------------------------------------------------- anything at all
 
 
-TEXTS = st.sampled_from(["A", "B", "Export csv", ""]) | st.text()
+TEXTS = st.sampled_from(["A", "A %s %s", "B", "Export csv", ""]) | st.text()
 FIELDS = st.dictionaries(st.sampled_from(["a", "b", "x", "y", "g", "user_id"]), ANY_VALUES)
 SOME_RULES = ruleset(
-    {"message": "A", "args": ["x", "y"], "where": {"x": 1}},
+    {"message": "A %s %s", "args": ["x", "y"], "where": {"x": 1}},
     {"message": "A", "event": "{x} {y.z}", "types": {"y": "int"}},
     {"regex": r"(?P<word>\w+)", "event": "{word}", "user_id": "{a.b}", "types": {"word": "bool"}},
     {"logger": "*", "type": "group", "group_id": "{g}", "exclude": ["a"]},

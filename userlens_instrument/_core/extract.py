@@ -25,7 +25,7 @@ from userlens_instrument.settings import nearest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from userlens_instrument._core.rules import Match
+    from userlens_instrument._core.rules import Match, Rule
 
 
 # Identity is never shortened (two users would become one), so a longer id is
@@ -125,6 +125,33 @@ class Record(NamedTuple):
     context: Callable[[], Mapping[str, Any]]
 
 
+class _NotFoundError(InvalidEventError):
+    """There is no id: advice for who writes the program, or by whom it is found, the rule."""
+
+    def __init__(self, what: str, key: str, empty: str | None) -> None:
+        self._what = what
+        self._empty = empty
+        super().__init__(
+            f"missing_{what}_id",
+            f"there is no {what} id" if empty is None else f"{empty} is None",
+            f"put it on the line ({key}=… with structlog, extra={{'{key}': …}} with "
+            f"logging), or bind it with structlog.contextvars.bind_contextvars({key}=…)",
+        )
+
+    def by(self, rule: Rule) -> InvalidEventError:
+        """Return the same of an event of *rule*: who writes it may not be who writes the code."""
+        what = self._what
+        problem = f"{rule.called} finds no {what} id"
+        fix = f'give it {what}_id = "{{…}}"'
+        if self._empty is not None:
+            problem, fix = f"{problem}: {self._empty} is None", f"{fix} of another field"
+        elif rule.regex is not None:
+            fix = f"{fix}, or a group (?P<{what}_id>…)"
+        elif rule.message is not None:
+            fix = f"{fix}, or a name in args"
+        return InvalidEventError(self.reason, problem, fix)
+
+
 class Reader(NamedTuple):
     """
     How records are read at one entrance, for one client.
@@ -179,7 +206,11 @@ class Reader(NamedTuple):
         try:
             return self._build(match.rule.kind, match.given, record, match)
         except InvalidEventError as error:
-            return error
+            called = match.rule.called
+            problem = error.problem
+            if called not in problem:
+                problem = f"{problem}, by {called}"
+            return InvalidEventError(error.reason, problem, error.fix)
 
     def _one(self, tag: object, record: Record) -> Event | InvalidEventError:
         try:
@@ -214,10 +245,13 @@ class Reader(NamedTuple):
         match: Match | None = None,
     ) -> Event:
         used: list[str] = []
-        user = self._id("user", self.user_id_keys, given, record, used)
-        group: Any = None
-        if kind == "group":
-            group = self._id("group", self.group_id_keys, given, record, used)
+        try:
+            user = self._id("user", self.user_id_keys, given, record, used)
+            group: Any = None
+            if kind == "group":
+                group = self._id("group", self.group_id_keys, given, record, used)
+        except _NotFoundError as error:
+            raise error if match is None else error.by(match.rule) from None
         extra = given.get("properties" if kind == "track" else "traits")
         if extra is None:
             extra = given.get("traits" if kind == "track" else "properties")
@@ -264,12 +298,7 @@ class Reader(NamedTuple):
             if context.get(key) is not None:
                 return context[key]
         empty = next((key for key in keys if key in record.fields or key in context), None)
-        raise InvalidEventError(
-            f"missing_{what}_id",
-            f"there is no {what} id" if empty is None else f"{empty} is None",
-            f"put it on the line ({keys[0]}=… with structlog, extra={{'{keys[0]}': …}} with "
-            f"logging), or bind it with structlog.contextvars.bind_contextvars({keys[0]}=…)",
-        )
+        raise _NotFoundError(what, keys[0], empty)
 
     def _properties_of(self, kind: str, record: Record, used: list[str]) -> Mapping[Any, Any]:
         """Return the record's own fields: the properties of a track, the traits of the others."""

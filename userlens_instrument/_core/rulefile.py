@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from userlens_instrument._core.patterns import count_places, group_given_twice, named_field
 from userlens_instrument._core.rules import Rule
 from userlens_instrument._core.template import Path, Template, TemplateError, as_text, make_path
 from userlens_instrument.settings import nearest
@@ -46,6 +47,11 @@ _LONGEST_PATTERN = 4_096
 # Sixty-four is the most that `max_depth` can be set to.
 _DEEPEST = 64
 
+# usr and user are nearer; user_name and user_id, which are two things, are not.
+_NEAR = 0.7
+
+_UNKNOWN = "is no key of a rule"
+
 
 class Problem(NamedTuple):
     """
@@ -80,6 +86,10 @@ class _WrongError(Exception):
     """A key's value is wrong: the problem and the fix."""
 
 
+class _SeveralWrongError(Exception):
+    """Several things in a key's value are: a problem and a fix for each."""
+
+
 class Place(NamedTuple):
     """
     Where a rule, or the whole document, is in a text.
@@ -112,22 +122,53 @@ def read_text(
     try:
         document = toml.loads(text)
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, too
-        said = str(error)
-        found = re.search(r"\(at line (\d+), column (\d+)\)", said)
-        line = int(found[1]) if found else max(1, len(text.splitlines()))
-        what = said.partition(" (at ")[0]
-        problem = f"this is not TOML: {what[:1].lower()}{what[1:]}"
-        return (), [Problem(line, None, "", None, problem, "see https://toml.io")]
+        return (), [_not_toml(str(error), text)]
     table = document.get("tool")
+    header = "[[rule]]"
     if isinstance(table, Mapping) and TABLE in table:
         document = table[TABLE]
-    return read_document(document, is_secret, locate(text))
+        header = f"[[tool.{TABLE}.rule]]"
+    return read_document(document, is_secret, locate(text), header)
+
+
+# What the parser says, in lower case, and how to put it right: first come, first served.
+_MENDED = (
+    ("unescaped '\\'", "write text with a backslash in single quotes: regex = '…'"),
+    ("hex value", "write text with a backslash in single quotes: regex = '…'"),
+    ("unterminated string", "close the quote that is open on this line"),
+    ("character '\\n'", "close the quote that is open on this line"),
+    ("expected \"'", "close the quote that is open on this line"),
+    ("cannot declare", "give a table once; each rule begins with [[rule]]"),
+    ("cannot overwrite", "a key is there twice: keep one, or begin the next rule with [[rule]]"),
+    ("duplicate inline table key", "keep one of the two"),
+    ("invalid value", "put text in quotes; true and false are written small"),
+    ("after a statement", "one key = value a line; text with quotes in it goes into '''…'''"),
+    ("expected '='", "write key = value, the key in one word"),
+    ("expected ']", "write [[rule]] on a line of its own"),
+    ("unclosed array", "close the list with ]"),
+    ("inline table", "write { a = 1, b = 2 } in one line"),
+)
+
+
+def _not_toml(said: str, text: str) -> Problem:
+    """Return the problem that the parser's *said* is, with the line and a fix."""
+    found = re.search(r"\(at line (\d+), column (\d+)\)", said)
+    line = int(found[1]) if found else max(1, len(text.splitlines()))
+    what = said.partition(" (at ")[0]
+    what = f"{what[:1].lower()}{what[1:]}"
+    fix = next((fix for begin, fix in _MENDED if begin in what.lower()), "see https://toml.io")
+    if found is None and fix.startswith("close the quote"):
+        # The parser has looked for its other half to the end of the file.
+        lines = enumerate(_blanked(text).split("\n"), 1)
+        line = next((number for number, rest in lines if "'" in rest or '"' in rest), line)
+    return Problem(line, None, "", None, f"this is not TOML: {what}", fix)
 
 
 def read_document(
     document: object,
     is_secret: Callable[[str], bool],
     places: Sequence[Place] = (),
+    header: str = "[[rule]]",
 ) -> tuple[tuple[Rule, ...], list[Problem]]:
     """
     Return the rules of a parsed document: a mapping with the key ``rule``, or a list of rules.
@@ -136,6 +177,7 @@ def read_document(
         document: What a TOML or YAML parser made, or somebody's code.
         is_secret: As of `read_text`.
         places: As from `locate`, if there is a text.
+        header: What a rule begins with.
     """
     problems: list[Problem] = []
     entries: object = document
@@ -145,12 +187,12 @@ def read_document(
             if key != "rule":
                 shown = str(key)[:_SHOWN]
                 near = nearest(shown, ["rule"], cutoff=0.5)
-                fix = "did you mean [[rule]]?" if near else "a rule begins with [[rule]]"
+                fix = f"did you mean {header}?" if near else f"a rule begins with {header}"
                 line = places[0].keys.get(shown) if places else None
                 problems.append(Problem(line, None, "", shown, "is no key", fix))
         if isinstance(entries, Mapping):
             problems.append(
-                Problem(None, None, "", "rule", "is one table", "write [[rule]] for each rule")
+                Problem(None, None, "", "rule", "is one table", f"write {header} for each rule")
             )
             entries = ()
     if isinstance(entries, (str, bytes)) or not isinstance(entries, Sequence):
@@ -163,12 +205,105 @@ def read_document(
         )
         entries = ()
     rules = []
+    firsts: dict[object, int] = {}
     for number, entry in enumerate(entries, 1):
-        place = places[number] if len(places) == len(entries) + 1 else None
+        place = _place_of(number, places, len(entries))
         rule, wrong = _Reader(number, place, is_secret).read(entry)
-        problems += sorted(wrong, key=lambda problem: problem.line or 0)
+        problems += sorted(wrong, key=_rank)
         rules.append(rule)
+        if rule is not None:
+            first = firsts.setdefault(_content(rule), number)
+            if first != number:
+                problems.append(_twice(rule, first, place, _place_of(first, places, len(entries))))
     return (() if problems else tuple(rule for rule in rules if rule is not None)), problems
+
+
+def notes(rules: Sequence[Rule], places: Sequence[Place] = ()) -> list[Problem]:
+    """
+    Return what may be meant as it is, and is worth a look.
+
+    Args:
+        rules: As from `read_text`.
+        places: As from `locate`, if there is a text.
+    """
+    if not rules:
+        return [Problem(None, None, "", None, "no rule in it", "a rule begins with [[rule]]")]
+    found = []
+    for rule in rules:
+        place = _place_of(rule.number, places, len(rules))
+        for key, problem, fix in (*_message_notes(rule), *_name_notes(rule)):
+            line = None if place is None else place.line_of(key)
+            found.append(Problem(line, rule.number, rule.title, key, problem, fix))
+    return found
+
+
+def _message_notes(rule: Rule) -> list[tuple[str, str, str]]:
+    name = None if rule.message is None else named_field(rule.message)
+    if name is None:
+        return []
+    problem = f"has {{{name}}}: right for loguru's templates"
+    fix = "an f-string is finished text before it is logged: use regex"
+    return [("message", problem, fix)]
+
+
+def _name_notes(rule: Rule) -> list[tuple[str, str, str]]:
+    """Return the fields that are nearly what the rule itself has named."""
+    named = {*rule.args, *(() if rule.regex is None else rule.regex.groupindex)}
+    paths = [("where", path) for path, _ in rule.where]
+    for key in ("event", "user_id", "group_id", "properties"):
+        paths += [(key, path) for path in _paths(getattr(rule, key))]
+    found = []
+    for key, path in paths:
+        if not {path.first, path.whole} & named:
+            near = nearest(path.first, named, cutoff=_NEAR)
+            if near is not None:
+                where = "args" if rule.regex is None else "args or groups"
+                problem = f"takes {{{path.whole}}}, which is none of the rule's {where}"
+                found.append((key, problem, f"did you mean {{{near}}}?"))
+    return found
+
+
+def _place_of(number: int, places: Sequence[Place], rules: int) -> Place | None:
+    return places[number] if len(places) == rules + 1 else None
+
+
+def _rank(problem: Problem) -> tuple[bool, int]:
+    """Return where it goes: a misspelled key first, as others may come of it; then by line."""
+    return problem.problem != _UNKNOWN, problem.line or 0
+
+
+def _twice(rule: Rule, first: int, place: Place | None, place_of_first: Place | None) -> Problem:
+    where = "" if place_of_first is None else f" (line {place_of_first.line})"
+    return Problem(
+        None if place is None else place.line,
+        rule.number,
+        rule.title,
+        None,
+        f"says the same as rule {first}{where}: each line would be two events",
+        "remove one of the two",
+    )
+
+
+def _content(rule: Rule) -> object:
+    """Return all that *rule* says, but for what it is called; equal for rules that do the same."""
+    told = {name: getattr(rule, name) for name in Rule.__dataclass_fields__}
+    told["where"] = {path.whole: values for path, values in rule.where}
+    return _frozen({name: told[name] for name in told if name not in {"number", "title"}})
+
+
+def _frozen(value: Any) -> object:
+    if isinstance(value, Template):
+        return Template, value.text
+    if isinstance(value, Mapping):
+        return tuple((name, _frozen(value[name])) for name in sorted(value))
+    if isinstance(value, frozenset):
+        return tuple(sorted(value))
+    if isinstance(value, tuple):
+        return tuple(map(_frozen, value))
+    if hasattr(value, "pattern"):
+        return value.pattern
+    # True, 1 and 1.0 are equal, and not the same.
+    return value if callable(value) else repr(value)
 
 
 def locate(text: str) -> list[Place]:
@@ -187,6 +322,7 @@ def locate(text: str) -> list[Place]:
             if table := _TABLE.match(line):
                 of_rule = table[1].startswith("rule.") or ".rule." in table[1]
                 name = table[1].rpartition("rule.")[2] if of_rule else table[1]
+                name = name.removeprefix(f"tool.{TABLE}.")
                 places[-1 if of_rule else 0].keys.setdefault(name.partition(".")[0], number)
                 continue
             if key := _KEY.match(line):
@@ -200,7 +336,7 @@ _TEXTS = re.compile(
     r"'''.*?'''|\"\"\"(?:\\.|[^\\])*?\"\"\"|\"(?:\\.|[^\"\\\n])*\"|'[^'\n]*'|#[^\n]*", re.DOTALL
 )
 _HEADER = re.compile(r"\s*\[\[\s*(?:tool\s*\.\s*\S+\s*\.\s*)?rule\s*\]\]")
-_TABLE = re.compile(r"\s*\[\s*([\w.-]+)\s*\]\s*$")
+_TABLE = re.compile(r"\s*\[{1,2}\s*([\w.-]+)\s*\]{1,2}\s*$")
 _KEY = re.compile(r"\s*([\w-]+)\s*[.=]")
 
 
@@ -216,6 +352,8 @@ class _Reader:
         self._place = place
         self._is_secret = is_secret
         self._title = ""
+        # Keys that are meant by one that is misspelled.
+        self._meant: set[str] = set()
         self._problems: list[Problem] = []
 
     def read(self, entry: object) -> tuple[Rule | None, list[Problem]]:
@@ -234,6 +372,9 @@ class _Reader:
                 self._wrong(key, *error.args)
             except TemplateError as error:
                 self._wrong(key, error.problem, error.fix)
+            except _SeveralWrongError as error:
+                for problem, fix in error.args:
+                    self._wrong(key, problem, fix)
         self._combinations(entry, values)
         self._secrets(values)
         if self._problems:
@@ -249,26 +390,43 @@ class _Reader:
             if key not in _KEYS:
                 shown = str(key)[:_SHOWN]
                 near = nearest(shown, _KEYS)
+                if near:
+                    self._meant.add(near)
                 fix = f"did you mean {near}?" if near else f"the keys are {', '.join(_KEYS)}"
-                self._wrong(shown, "is no key of a rule", fix)
+                self._wrong(shown, _UNKNOWN, fix)
 
     def _combinations(self, entry: Mapping[Any, Any], values: Mapping[str, Any]) -> None:
-        kind = values.get("type", "track")
-        if not {"logger", "message", "regex"} & set(entry):
+        meant = self._meant | set(entry)
+        if not {"logger", "message", "regex"} & meant:
             fix = "give message, regex or logger"
             self._wrong(None, "would take every line of the program", fix)
         for one, other, fix in _EXCLUSIVE:
             if one in entry and other in entry:
                 self._wrong(one, f"cannot stand beside {other}", fix)
+        self._arguments(values)
+        if "type" in meant and "type" not in values:
+            return  # which type is not known
+        kind = values.get("type", "track")
         if kind != "track" and "event" in entry:
             self._wrong("event", f"is of no use for type = {kind!r}", "take it out")
         if kind != "group" and "group_id" in entry:
             self._wrong("group_id", f"is of no use for type = {kind!r}", "take it out")
-        if kind == "track" and "event" not in entry and "message" not in entry:
+        if kind == "track" and not {"event", "message"} & meant:
             fix = 'give a name such as event = "Invoice Paid"'
             self._wrong("event", "is missing: events would be named by whole lines", fix)
         if kind == "track" and "traits" in entry:
             self._wrong("traits", "is of no use for type = 'track'", "call it properties")
+
+    def _arguments(self, values: Mapping[str, Any]) -> None:
+        """Refuse more names than a call with this message has arguments."""
+        names, message = values.get("args", ()), values.get("message")
+        most = None if message is None else count_places(message)
+        if most is None or len(names) <= most:
+            return
+        said = f"{len(names)} name{'s' if len(names) > 1 else ''}"
+        places = f"{most or 'no'} placeholder{'' if most == 1 else 's'}"
+        fix = "give one for each %s or {} of it, in their order" if most else "take them out"
+        self._wrong("args", f"has {said}, and message has {places}", fix)
 
     def _secrets(self, values: Mapping[str, Any]) -> None:
         """Refuse what would send a secret under another name, past redaction."""
@@ -329,6 +487,10 @@ def _paths(value: object) -> list[Path]:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        raise _WrongError("is not text", "give text, not a list")
+    if isinstance(value, Mapping):
+        raise _WrongError("is not text", "give text, not a table")
     if not isinstance(value, str):
         raise _WrongError("is not text", "put it in quotes")
     if not value.strip():
@@ -373,10 +535,15 @@ def _regex(value: object) -> Any:
     import regex  # noqa: PLC0415 - who has no regex does not pay for it
 
     try:
-        return regex.compile(text)
+        pattern = regex.compile(text)
     except (regex.error, RecursionError, OverflowError, ValueError) as error:
         said = " ".join(str(error).split())
         raise _WrongError(f"is no regular expression: {said}", "put that right") from None
+    # With spaces and comments in it, it takes more than a glance.
+    twice = None if pattern.flags & regex.VERBOSE else group_given_twice(text)
+    if twice is not None:
+        raise _WrongError(f"has two groups named {twice}", "give each a name of its own")
+    return pattern
 
 
 def _names(value: object) -> tuple[str, ...]:
@@ -387,6 +554,14 @@ def _names(value: object) -> tuple[str, ...]:
     if len(set(value)) != len(value):
         raise _WrongError("has a name twice", "give each once")
     return tuple(value)
+
+
+def _args(value: object) -> tuple[str, ...]:
+    names = _names(value)
+    for name in names:
+        if re.search(r"[\s{}]", name):
+            raise _WrongError(f"has {name[:_SHOWN]!r}, which is no name", "give it in one word")
+    return names
 
 
 def _name_set(value: object) -> frozenset[str]:
@@ -408,25 +583,41 @@ def _template(value: object) -> Template:
     return Template(_text(value))
 
 
-def _properties(value: object, depth: int = 0) -> dict[str, Any]:
-    if depth == _DEEPEST:
-        raise _WrongError("is nested too deeply", f"nest {_DEEPEST} tables at most")
-    if not isinstance(value, Mapping):
-        raise _WrongError("is not a table", 'give names and values: { plan = "{account.plan}" }')
+def _properties(value: object) -> dict[str, Any]:
+    wrong: list[tuple[str, str]] = []
+    made = _nested(value, wrong)
+    if wrong:
+        raise _SeveralWrongError(*wrong)
+    return made
+
+
+def _nested(value: object, wrong: list[tuple[str, str]], depth: int = 0) -> dict[str, Any]:
+    """Return the properties in *value*, and add to *wrong* what is, with the fix."""
     made: dict[str, Any] = {}
+    if depth == _DEEPEST:
+        wrong.append(("is nested too deeply", f"nest {_DEEPEST} tables at most"))
+        return made
+    if not isinstance(value, Mapping):
+        wrong.append(("is not a table", 'give names and values: { plan = "{account.plan}" }'))
+        return made
     for name, inner in value.items():
         if not isinstance(name, str) or not name:
-            raise _WrongError("has a name that is none", "give names in quotes")
-        if isinstance(inner, str):
-            made[name] = Template(inner) if "{" in inner or "}" in inner else inner
+            wrong.append(("has a name that is none", "give names in quotes"))
+        elif isinstance(inner, str):
+            try:
+                made[name] = Template(inner) if "{" in inner or "}" in inner else inner
+            except TemplateError as error:
+                wrong.append((f"{error.problem} (under {name[:_SHOWN]})", error.fix))
         elif isinstance(inner, Mapping):
-            made[name] = _properties(inner, depth + 1)
+            made[name] = _nested(inner, wrong, depth + 1)
         elif isinstance(inner, (bool, int, float)) or inner is None:
             made[name] = inner
         else:
-            raise _WrongError(
-                f"has a value under {name[:_SHOWN]} that is none",
-                "give text, a number, true or false, or a table of these",
+            wrong.append(
+                (
+                    f"has a value under {name[:_SHOWN]} that is none",
+                    "give text, a number, true or false, or a table of these",
+                )
             )
     return made
 
@@ -501,7 +692,7 @@ _KEYS: dict[str, Callable[[Any], Any]] = {
     "level": _level,
     "message": _text,
     "regex": _regex,
-    "args": _names,
+    "args": _args,
     "where": _where,
     "type": _kind,
     "event": _template,

@@ -143,6 +143,11 @@ class Rule:
     sample: float = 1.0
     stop: bool = False
 
+    @property
+    def called(self) -> str:
+        """What it is called within a sentence."""
+        return f"rule {self.number} ({self.title})" if self.title else f"rule {self.number}"
+
     def means(self, logger: str) -> bool:
         """Return whether lines of *logger* are meant."""
         return self.loggers is None or any(glob.match(logger) for glob in self.loggers)
@@ -297,8 +302,7 @@ class Ruleset:
             ending = "" if strikes < _STRIKES else "; the rule is off until it is loaded again"
             raise InvalidEventError(
                 "regex_timeout",
-                f"the regex of rule {rule.number} ({rule.title}) took longer than "
-                f"{PATIENCE * 1000:.0f} ms{ending}",
+                f"the regex of {rule.called} took longer than {PATIENCE * 1000:.0f} ms{ending}",
                 "write it without repeats inside of repeats",
             ) from None
         if match is None:
@@ -311,7 +315,7 @@ def _unreadable(rule: Rule, error: Exception) -> InvalidEventError:
     kind = type(error).__name__
     return InvalidEventError(
         "unreadable",
-        f"reading it for rule {rule.number} ({rule.title}) raised {kind}",
+        f"reading it for {rule.called} raised {kind}",
         "log plain values",
     )
 
@@ -368,9 +372,8 @@ def _given(rule: Rule, lookup: Callable[[Path], Any]) -> dict[str, Any]:
             reason = "missing_event_name" if key == "event" else f"missing_{key}"
             raise InvalidEventError(
                 reason,
-                f"the line has no {template.text} for the {key} of rule {rule.number} "
-                f"({rule.title})",
-                "log it on the line, or narrow the rule with where",
+                f"the line has no {template.text} for the {key} of {rule.called}",
+                "name a field that is there, or narrow the rule with where",
             )
         given[key] = value
     if rule.properties is not None:

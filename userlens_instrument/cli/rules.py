@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "check",
         help="say everything that is wrong with a file of rules",
         description="Say everything that is wrong with a file of rules, each with its line and "
-        "the fix. Exit code 0 if nothing is, 1 if something is, 2 if there is no such file.",
+        "the fix; and what is worth a look, as a note. Exit code 0 if nothing is wrong, 1 if "
+        "something is, 2 if there is no such file.",
         allow_abbrev=False,
     )
     check.add_argument("file", metavar="FILE", help="a TOML file, see docs/rules.md")
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from userlens_instrument._core.redact import compile_redactor  # noqa: PLC0415 - see cli
-    from userlens_instrument._core.rulefile import read_text  # noqa: PLC0415 - as above
+    from userlens_instrument._core.rulefile import locate, notes, read_text  # noqa: PLC0415 - as above
     from userlens_instrument._core.rules import Ruleset  # noqa: PLC0415 - as above
     from userlens_instrument._delivery.rulebook import read_file  # noqa: PLC0415 - as above
     from userlens_instrument.settings import Settings  # noqa: PLC0415 - as above
@@ -60,12 +61,20 @@ def _check(args: argparse.Namespace) -> int:
     text = read_file(args.file)
     rules, problems = read_text(text, compile_redactor(settings.redact))
     ruleset = Ruleset(rules)
+    remarks = [] if problems else notes(rules, locate(text))
     if not problems:
         problems = _slow(ruleset, text)
     if args.json:
-        findings = [problem._asdict() for problem in problems]
-        print(json.dumps({"file": args.file, "rules": len(ruleset), "problems": findings}))
+        document = {
+            "file": args.file,
+            "rules": len(ruleset),
+            "problems": [{"severity": "error", **problem._asdict()} for problem in problems],
+            "notes": [{"severity": "note", **remark._asdict()} for remark in remarks],
+        }
+        print(json.dumps(document))
     else:
+        for remark in remarks:
+            print(printable(f"{args.file}: note: {remark}"))
         for problem in problems:
             print(printable(f"{args.file}: {problem}"))
         if not problems:
