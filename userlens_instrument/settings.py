@@ -227,6 +227,39 @@ class Settings:
         return replace(self, **changes)
 
 
+def load_what_is_right(
+    given: Mapping[str, Any], environ: Mapping[str, str] | None = None
+) -> tuple[Settings, list[SettingsError]]:
+    """
+    Return the settings without those that are wrong, and everything that is wrong.
+
+    For who reports on settings: a program that starts is better told by `Settings.load`.
+
+    Args:
+        given: As of `Settings.load`.
+        environ: As of `Settings.load`.
+
+    Returns:
+        Settings in which each wrong one has a value that hides no other error, mostly its
+        default; and an error for each, in the order in which they are found.
+
+    Raises:
+        SettingsError: If a name of *given* is unknown.
+    """
+    taken = dict(given)
+    wrong: list[SettingsError] = []
+    while True:
+        try:
+            return Settings.load(taken, environ), wrong
+        except SettingsError as error:  # noqa: PERF203 - a turn for each that is wrong
+            item = Settings.__dataclass_fields__.get(error.setting)
+            if item is None:
+                raise
+            wrong.append(error)
+            # What is given wins, so each turn there is one wrong setting less.
+            taken[item.name] = _HARMLESS.get(item.name, item.default)
+
+
 def misspelled_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
     """
     Return variables that are nearly a setting's, each with the one that may have been meant.
@@ -564,6 +597,11 @@ _SECONDS: dict[str, tuple[float, float]] = {
     "probe_interval": (0.01, _LONGEST_WAIT),
     "shutdown_timeout": (0.0, 600.0),
     "spool_max_age": (1.0, 365 * _LONGEST_WAIT),
+}
+# The smallest and the largest: a default could be wrong beside the other one.
+_HARMLESS = {
+    "backoff_base": _SECONDS["backoff_base"][0],
+    "backoff_cap": _SECONDS["backoff_cap"][1],
 }
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "write_code": _check_write_code,

@@ -144,6 +144,10 @@ def test_no_answer(environ, server, checked):
     assert found["write code"][0][1].startswith("not tried: the connection broke")
 
 
+NO_TLS = [("skip", "not looked at: there is no connection", "")]
+NO_WAY = "not tried: the way to events_url has to be right first"
+
+
 def test_nobody_there(environ, checked):
     """
     Nothing listens: the connection is what fails, and no write code is tried.
@@ -156,7 +160,19 @@ def test_nobody_there(environ, checked):
     assert 1 == code
     assert "FAIL" == found["connection"][0][0]
     assert f"127.0.0.1:{port} cannot be reached (Connection refused)" == found["connection"][0][1]
-    assert "write code" not in found
+    assert [("skip", NO_WAY, "")] == found["write code"]
+    assert "TLS" not in found
+
+
+def test_nobody_there_to_show_a_certificate(environ, checked):
+    """
+    Nor is there one of a machine that cannot be reached; the line says so.
+    """
+    environ(events_url=f"https://127.0.0.1:{closed_port()}")
+
+    found = checked()[1]
+
+    assert ("FAIL", NO_TLS) == (found["connection"][0][0], found["TLS"])
 
 
 def test_no_connection_in_time(environ, monkeypatch, checked):
@@ -182,7 +198,9 @@ def test_a_name_that_does_not_resolve(environ, checked):
 
     assert 1 == code
     assert found["DNS"][0][1].startswith("userlens.invalid does not resolve (")
-    assert "connection" not in found
+    assert [("skip", "not tried: there is no address", "")] == found["connection"]
+    assert NO_TLS == found["TLS"]
+    assert [("skip", NO_WAY, "")] == found["write code"]
 
 
 def test_a_proxy(environ, server, checked, monkeypatch):
@@ -270,7 +288,7 @@ def test_a_certificate_that_is_not_trusted(environ, checked, authority, wrong):
 
     assert 1 == code
     assert found["TLS"][0][1].startswith("the certificate is not trusted: ")
-    assert "write code" not in found
+    assert [("skip", NO_WAY, "")] == found["write code"]
     assert [] == server.requests
 
 
@@ -288,18 +306,98 @@ def test_no_tls_there(environ, server, checked):
 # ---------------------------------------------------------------- settings, spool, rules
 
 
-def test_a_wrong_setting(environ, checked):
+def test_wrong_settings(environ, checked, server, tmp_path):
     """
-    One error, with where it comes from; nothing else can be told then.
+    A line for each, with where it comes from and its fix; what they have no part in is looked at.
     """
-    environ(max_workers="many")
+    environ(max_workers="many", overflow="x", read_timeout="-1", spool=str(tmp_path / "spool.db"))
 
     code, found = checked()
 
     assert 1 == code
-    expected = "max_workers (from USERLENS_MAX_WORKERS) is not a whole number"
-    assert ("FAIL", expected, "give digits only") == found["settings"][-1]
-    assert {"versions", "settings"} == set(found)
+    assert [
+        ("max_workers (from USERLENS_MAX_WORKERS) is not a whole number", "give digits only"),
+        (
+            "overflow (from USERLENS_OVERFLOW) is no policy",
+            "give 'drop_newest' or 'drop_oldest'",
+        ),
+        (
+            "read_timeout (from USERLENS_READ_TIMEOUT) is out of range",
+            "give 0.01 to 600 seconds",
+        ),
+    ] == [(text, fix) for state, text, fix in found["settings"] if state == "FAIL"]
+    told = [text for state, text, _ in found["settings"] if state == "ok"]
+    assert not [text for text in told if text.startswith(("max_workers", "overflow", "read_"))]
+    assert ("ok", "ok", "skip") == (
+        found["write code"][0][0],
+        found["spool"][0][0],
+        found["rules"][0][0],
+    )
+    assert 1 == len(server.requests)
+
+
+@pytest.mark.parametrize("name", ["events_url", "spool", "rules"])
+def test_what_a_wrong_setting_hides_is_skipped(environ, checked, server, tmp_path, name):
+    """
+    And says so; the others' lines are there.
+    """
+    environ(spool=str(tmp_path / "spool.db"))
+    wrong = {"events_url": "here", "spool": str(tmp_path), "rules": str(tmp_path / "gone" / "x")}
+    environ(**{name: wrong[name]})
+    options = ["--rules", "x\0"] if name == "rules" else []
+
+    code, found = checked(*options)
+
+    assert 1 == code
+    assert [("skip", f"not looked at: the setting {name} is wrong", "")] == found[name]
+    assert {"events_url", "write code", "spool", "rules"} <= set(found)
+    assert (name == "events_url") == (found["write code"] == [("skip", NO_WAY, "")])
+    assert (name != "events_url") == bool(server.requests)
+    if name == "rules":
+        assert found["settings"][0][1].startswith("rules (from --rules) ")
+
+
+def test_a_wrong_delivery(environ, checked, server):
+    """
+    Whether the second URL is used nobody knows then; the first one is looked at.
+    """
+    environ(delivery="pigeon")
+
+    code, found = checked()
+
+    assert 1 == code
+    skipped = [("skip", "not looked at: the setting delivery is wrong", "")]
+    assert ("ok", skipped) == (found["events_url"][0][0], found["raw_url"])
+    assert ["ok", "skip"] == [state for state, _, _ in found["write code"]]
+    assert ["/event"] == [request.path for request in server.requests]
+
+
+def test_a_wrong_write_code(environ, checked, monkeypatch):
+    """
+    One FAIL; it is not said to be missing, and not tried.
+    """
+    monkeypatch.setenv("USERLENS_WRITE_CODE", "w c")
+
+    code, found = checked()
+
+    assert 1 == code
+    assert [("skip", "not tried: the setting write_code is wrong", "")] == found["write code"]
+
+
+@pytest.mark.parametrize("send", [False, True])
+@pytest.mark.parametrize("name", ["dry_run", "disabled"])
+@pytest.mark.parametrize(("value", "how"), [("yes", "{} is set"), ("y", "the setting {} is wrong")])
+def test_nothing_is_sent_where_nothing_may_be(environ, checked, server, send, name, value, how):
+    """
+    Neither an identify nor an empty body, whatever --send says.
+    """
+    environ(**{name: value})
+
+    code, found = checked(*["--send"] * send)
+
+    text = f"not tried: {how.format(name)}, so nothing is sent"
+    assert (1, [("skip", text, "")]) == (code, found["write code"])
+    assert [] == server.requests
 
 
 def test_settings_that_send_nothing(environ, checked, monkeypatch):
@@ -321,9 +419,27 @@ def test_settings_that_send_nothing(environ, checked, monkeypatch):
     assert "on_error = builtins:print (from USERLENS_ON_ERROR)" in [
         text for _, text, _ in found["settings"]
     ]
-    assert [("FAIL", "there is none: no event is sent"), ("skip", "there is none to try")] == [
-        line[:2] for line in found["write code"]
-    ]
+    assert [
+        ("FAIL", "there is none: no event is sent"),
+        ("skip", "not tried: dry_run is set, so nothing is sent"),
+    ] == [line[:2] for line in found["write code"]]
+
+
+def test_no_write_code(environ, checked, server, monkeypatch):
+    """
+    One FAIL, and nothing to try; the way is looked at all the same.
+    """
+    monkeypatch.delenv("USERLENS_WRITE_CODE")
+
+    code, found = checked()
+
+    assert 1 == code
+    assert [
+        ("FAIL", "there is none: no event is sent"),
+        ("skip", "not tried: there is none"),
+    ] == [line[:2] for line in found["write code"]]
+    assert "ok" == found["connection"][0][0]
+    assert [] == server.requests
 
 
 def test_a_spool(environ, checked, tmp_path):
@@ -508,7 +624,7 @@ def test_rules(environ, checked, tmp_path):
     assert text.startswith(f'{other}: line 3, rule 1 "A": levl is no key')
     assert text.endswith(" (and 1 more)")
     assert f"userlens-instrument rules check {other}" == fix
-    path.write_text('[[rule]]\nmessage = "A"\n' * 2)
+    path.write_text('[[rule]]\nmessage = "A"\n[[rule]]\nmessage = "B"\n')
     assert f"{path}: 2 rules" == checked()[1]["rules"][0][1]
     assert ("ok", f"rules = '{path}' (from --rules)", "") in checked("--rules", str(path))[1][
         "settings"

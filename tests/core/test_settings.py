@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from values import VALUES
 
 from userlens_instrument.exceptions import SettingsError
-from userlens_instrument.settings import Settings, misspelled_variables
+from userlens_instrument.settings import Settings, load_what_is_right, misspelled_variables
 
 
 FIELDS = [field.name for field in dataclasses.fields(Settings)]
@@ -693,6 +693,74 @@ def test_wrong_variable(name, text):
         Settings.load({}, environ={variable: text})
 
     assert (name, variable) == (caught.value.setting, caught.value.origin)
+
+
+def test_everything_that_is_wrong():
+    """
+    Who reports on settings gets an error for each wrong one, and those that are right.
+    """
+    environ = {
+        "USERLENS_READ_TIMEOUT": "-1",
+        "USERLENS_MAX_WORKERS": "abc",
+        "USERLENS_OVERFLOW": "x",
+        "USERLENS_MAX_DEPTH": "2",
+        "USERLENS_SPOOL": "/",
+    }
+
+    settings, wrong = load_what_is_right({"max_attempts": 0, "debug": True}, environ)
+
+    assert Settings(max_depth=2, debug=True) == settings
+    assert {
+        "max_attempts": "argument",
+        "max_workers": "USERLENS_MAX_WORKERS",
+        "overflow": "USERLENS_OVERFLOW",
+        "read_timeout": "USERLENS_READ_TIMEOUT",
+        "spool": "USERLENS_SPOOL",
+    } == {error.setting: error.origin for error in wrong}
+    assert 5 == len(wrong)
+
+
+def test_every_setting_wrong_at_once():
+    """
+    One error for each.
+    """
+    names = [name for name in FIELDS if name not in ("rules", "allow")]
+    environ = {f"USERLENS_{name.upper()}": "w c[" for name in names}
+    environ["USERLENS_SPOOL"] = "/"
+
+    _, wrong = load_what_is_right({"allow": "x", "rules": 3}, environ)
+
+    assert sorted(FIELDS) == sorted(error.setting for error in wrong)
+
+
+@pytest.mark.parametrize(
+    ("base", "cap", "expected"),
+    [
+        ("60", None, ["backoff_cap"]),
+        ("60", "40", ["backoff_cap"]),
+        ("x", "0.1", ["backoff_base"]),
+        ("600", "x", ["backoff_cap"]),
+        ("x", "x", ["backoff_base", "backoff_cap"]),
+        ("60", "600", []),
+    ],
+)
+def test_no_error_comes_of_what_was_put_in_the_place_of_a_wrong_setting(base, cap, expected):
+    """
+    Of two settings that have to fit, the one that is wrong is not an error of the other's.
+    """
+    given = {"USERLENS_BACKOFF_BASE": base, "USERLENS_BACKOFF_CAP": cap}
+
+    _, wrong = load_what_is_right({}, {name: text for name, text in given.items() if text})
+
+    assert expected == [error.setting for error in wrong]
+
+
+def test_everything_that_is_wrong_knows_its_names():
+    """
+    A name that is no setting's is an error as ever.
+    """
+    with pytest.raises(SettingsError, match="did you mean max_workers"):
+        load_what_is_right({"max_worker": 5}, {})
 
 
 def test_wrong_argument_beside_a_variable():

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from userlens_instrument._version import __version__
 from userlens_instrument.cli.terminal import printable, say
-from userlens_instrument.exceptions import RulesError, SettingsError, SpoolError
+from userlens_instrument.exceptions import RulesError, SpoolError
 
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
     from urllib.parse import SplitResult
 
     from userlens_instrument._core.outcome import Answer
@@ -28,7 +29,7 @@ The settings are those of the environment (USERLENS_WRITE_CODE and so on); --rul
 wins over it. Nothing is left behind: the write code is tried with an empty body, which
 Userlens refuses for its emptiness alone, and a spool that is not there yet in a folder
 that is removed again. With --send, one identify is sent, of the user
-userlens-instrument-check.
+userlens-instrument-check. With USERLENS_DRY_RUN or USERLENS_DISABLED nothing is sent.
 
 exit codes:
   0  all is well
@@ -130,7 +131,10 @@ def check(given: dict[str, Any], *, send: bool) -> Iterator[Line]:
         given: Settings by name; the environment fills in what is absent.
         send: Whether an identify may be sent.
     """
-    from userlens_instrument.settings import Settings, misspelled_variables  # noqa: PLC0415 - see cli
+    from userlens_instrument.settings import (  # noqa: PLC0415 - see cli
+        load_what_is_right,
+        misspelled_variables,
+    )
 
     yield Line(state="ok", topic="versions", text=_versions())
     for name, near in misspelled_variables():
@@ -140,26 +144,22 @@ def check(given: dict[str, Any], *, send: bool) -> Iterator[Line]:
             text=f"the variable {name} is no setting, and ignored",
             fix=f"did you mean {near}?",
         )
-    try:
-        settings = Settings.load(given)
-    except SettingsError as error:
+    settings, errors = load_what_is_right(given)
+    for error in errors:
         where = "" if error.origin == "argument" else f" (from {error.origin})"
+        if error.setting in given:
+            where = f" (from --{error.setting})"
         text = f"{error.setting}{where} {error.problem}"
         yield Line(state="FAIL", topic="settings", text=text, fix=error.fix)
-        return
-    yield from _of_settings(settings, given)
-    urls = [("events_url", settings.events_url, "/event")]
-    if settings.delivery == "batch":
-        urls.append(("raw_url", settings.raw_url, "/raw/event"))
-    for name, url, path in urls:
-        reachable = True
-        for line in _of_way(name, url, settings):
-            reachable = reachable and line.state != "FAIL"
-            yield line
-        if reachable:
-            yield _of_write_code(settings, path, send=send and path == "/event")
-    yield _of_spool(settings)
-    yield _of_rules(settings)
+    wrong = {error.setting for error in errors}
+    yield from _of_settings(settings, given, wrong)
+    yield from _of_urls(settings, wrong, send=send)
+    yield _skipped("spool", "spool") if "spool" in wrong else _of_spool(settings)
+    yield _skipped("rules", "rules") if "rules" in wrong else _of_rules(settings)
+
+
+def _skipped(topic: str, setting: str) -> Line:
+    return Line(state="skip", topic=topic, text=f"not looked at: the setting {setting} is wrong")
 
 
 def _versions() -> str:
@@ -177,8 +177,12 @@ def _versions() -> str:
 # ---------------------------------------------------------------- settings
 
 
-def _of_settings(settings: Settings, given: dict[str, Any]) -> Iterator[Line]:
+def _of_settings(
+    settings: Settings, given: dict[str, Any], wrong: AbstractSet[str]
+) -> Iterator[Line]:
     for item in fields(settings):
+        if item.name in wrong:
+            continue
         value = getattr(settings, item.name)
         variable = f"USERLENS_{item.name.upper()}"
         if item.name in given:
@@ -208,7 +212,7 @@ def _of_settings(settings: Settings, given: dict[str, Any]) -> Iterator[Line]:
             text="dry_run is set: nothing is sent",
             fix="take USERLENS_DRY_RUN away",
         )
-    if settings.write_code is None:
+    if settings.write_code is None and "write_code" not in wrong:
         yield Line(
             state="FAIL",
             topic="write code",
@@ -218,6 +222,42 @@ def _of_settings(settings: Settings, given: dict[str, Any]) -> Iterator[Line]:
 
 
 # ---------------------------------------------------------------- the way to Userlens
+
+
+def _of_urls(settings: Settings, wrong: AbstractSet[str], *, send: bool) -> Iterator[Line]:
+    """Yield what is found at each URL that events go to: the way there, and the write code."""
+    names = [("events_url", "/event")]
+    if settings.delivery == "batch" or "delivery" in wrong:
+        names.append(("raw_url", "/raw/event"))
+    untried = _why_untried(settings, wrong)
+    for name, path in names:
+        # Whether the second URL is used is not known if that setting is wrong.
+        setting = "delivery" if path != "/event" and "delivery" in wrong else name
+        reachable = setting not in wrong
+        if reachable:
+            for line in _of_way(name, getattr(settings, name), settings):
+                reachable = reachable and line.state != "FAIL"
+                yield line
+        else:
+            yield _skipped(name, setting)
+        if untried or not reachable:
+            why = untried or f"the way to {name} has to be right first"
+            yield Line(state="skip", topic="write code", text=f"not tried: {why}")
+        else:
+            yield _of_write_code(settings, path, send=send and path == "/event")
+
+
+def _why_untried(settings: Settings, wrong: AbstractSet[str]) -> str:
+    """Return why no write code may be tried anywhere; nothing if it may."""
+    for name in ("dry_run", "disabled"):
+        if getattr(settings, name):
+            return f"{name} is set, so nothing is sent"
+        # Whoever gave it did not mean "send".
+        if name in wrong:
+            return f"the setting {name} is wrong, so nothing is sent"
+    if "write_code" in wrong:
+        return "the setting write_code is wrong"
+    return "" if settings.write_code else "there is none"
 
 
 def _of_way(name: str, url: str, settings: Settings) -> Iterator[Line]:
@@ -236,6 +276,11 @@ def _of_way(name: str, url: str, settings: Settings) -> Iterator[Line]:
         parts = shown
     else:
         yield Line(state="ok", topic=name, text=f"{url}, without a proxy")
+    # To a proxy there is none; what is behind it is the transport's to see.
+    secured = proxy is None and parts.scheme == "https"
+    no_certificate = [
+        Line(state="skip", topic="TLS", text="not looked at: there is no connection")
+    ] * secured
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -246,6 +291,8 @@ def _of_way(name: str, url: str, settings: Settings) -> Iterator[Line]:
             text=f"{host} does not resolve ({error.strerror or type(error).__name__})",
             fix=f"look at {name} and at this machine's resolver",
         )
+        yield Line(state="skip", topic="connection", text="not tried: there is no address")
+        yield from no_certificate
         return
     addresses = sorted({entry[4][0] for entry in found})
     yield Line(state="ok", topic="DNS", text=f"{host} is {', '.join(map(str, addresses[:4]))}")
@@ -258,10 +305,11 @@ def _of_way(name: str, url: str, settings: Settings) -> Iterator[Line]:
             text=f"{host}:{port} cannot be reached ({error.strerror or 'no answer in time'})",
             fix="let this machine out to it: firewall, proxy (https_proxy), or the URL",
         )
+        yield from no_certificate
         return
     with connection:
         yield Line(state="ok", topic="connection", text=f"{host}:{port} is there")
-        if proxy is None and parts.scheme == "https":
+        if secured:
             yield _of_certificate(connection, parts)
 
 
@@ -303,8 +351,6 @@ def _of_certificate(connection: Any, parts: SplitResult) -> Line:
 def _of_write_code(settings: Settings, path: str, *, send: bool) -> Line:
     from userlens_instrument._delivery.transport import UrllibTransport  # noqa: PLC0415 - see cli
 
-    if settings.write_code is None:
-        return Line(state="skip", topic="write code", text="there is none to try")
     body = json.dumps(_TEST_BODY if send else {}).encode()
     transport = UrllibTransport(settings)
     try:
