@@ -302,6 +302,8 @@ def start(host, folder, server, words, environ):
             stderr=error,
             # A group of its own, so that nothing is left of it.
             start_new_session=True,
+            # A shell has what it starts in the background ignore Ctrl+C, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         )
     running = Running(host, folder, server, process, port)
     try:
