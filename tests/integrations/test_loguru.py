@@ -238,6 +238,17 @@ def test_no_value_is_asked_for_its_text_again(added, template, name):
     assert 1 == value.times
 
 
+def test_a_template_that_looks_behind_a_value_leaves_its_text(added):
+    """What stands for a value has no special attributes: it cannot be told, and the text is."""
+
+    class Row:
+        __table__ = "rows"
+
+    logger.info("Read {.__table__}", Row(), userlens_event=True, user_id="u1")
+
+    assert [("Read rows", "u1", {})] == added()
+
+
 @pytest.mark.parametrize("args", [(), (5,)], ids=["alone", "with an argument"])
 def test_nor_is_a_message_that_is_no_text(added, args):
     """What is logged may be an object, with a text of its own, or a way of its own to format."""
