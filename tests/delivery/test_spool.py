@@ -250,7 +250,7 @@ def test_close_hands_over_what_is_left(make_spooled, nobody, path):
 
 
 def test_what_cannot_be_written_is_not_left_to_who_drains(make_spooled, nobody, path, monkeypatch):
-    """It is in memory alone: delivered from there, or counted as dropped."""
+    """It is in memory alone, and not said to be on disk."""
     monkeypatch.setattr(sender_module, "_GLIMPSE", 0.05)
     drainer, client = make_spooled(events_url=nobody), make_spooled(events_url=nobody)
     drainer.track("u1", "Theirs")
@@ -260,11 +260,13 @@ def test_what_cannot_be_written_is_not_left_to_who_drains(make_spooled, nobody, 
     client.track("u2", "Unwritten")
 
     assert not client.close(0.3)
+    stats = client.stats()
     stranger.execute("ROLLBACK")
     stranger.close()
-    stats = client.stats()
-    assert (2, {"shutdown": 1}) == (stats.accepted, stats.dropped)
-    assert (1, 0) == (stats.spooled, stats.pending)
+    assert balanced(stats)
+    assert (2, 1) == (stats.accepted, stats.spooled)
+    # Pending, if a worker was about to write it just then, and one line says so.
+    assert 1 == stats.dropped.get("shutdown", 0) + stats.pending
 
 
 def test_what_is_delivered_is_out_of_the_file(make_spooled, path):
