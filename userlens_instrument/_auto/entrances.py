@@ -28,7 +28,7 @@ from userlens_instrument.processors import UserlensProcessor, mark, text_of
 if TYPE_CHECKING:
     import logging
 
-    from userlens_instrument._auto.gate import Mark, TakeLine, TakeRecord
+    from userlens_instrument._auto.gate import Call, Mark, TakeLine, TakeRecord
 
 
 # By the method of a stdlib logger that structlog calls.
@@ -64,7 +64,8 @@ class RecordHandler(UserlensHandler):
             if type(process) is int and process != getpid():
                 # Out of a queue or a socket: it has been taken where it was logged.
                 return
-            if of_thread.repeats is not None and self._is_repeated(record, fields):
+            repeats = of_thread.repeats
+            if repeats is not None and self._is_repeated(record, fields, repeats):
                 client = self._client()
                 # For a handler of the application's own that meets it, too.
                 client.once.claim(token_of(record))
@@ -75,11 +76,14 @@ class RecordHandler(UserlensHandler):
             return
         self.emit(record)
 
-    def _is_repeated(self, record: logging.LogRecord, fields: dict[str, Any]) -> bool:
+    def _is_repeated(
+        self,
+        record: logging.LogRecord,
+        fields: dict[str, Any],
+        repeats: tuple[str, Call | None, Mark | None],
+    ) -> bool:
         """Return whether *record* is what became of the line that was taken on this thread."""
-        if of_thread.repeats is None:  # pragma: no cover - for the type checker
-            return False
-        logger, call, mark = of_thread.repeats
+        logger, call, mark = repeats
         text = text_of(record.msg)
         # Under whatever name, if it is known for sure.
         if text is not mark or mark is None:

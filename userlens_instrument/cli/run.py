@@ -55,7 +55,7 @@ examples:
   userlens-instrument run --rules userlens.toml -- python worker.py
   userlens-instrument run --rules userlens.toml -- gunicorn app:app
   userlens-instrument run --rules userlens.toml -- celery -A app worker
-  userlens-instrument run --dry-run --debug -- python -m module
+  userlens-instrument run --spool events.db -- python -m module
 
 The settings are those of the environment (USERLENS_WRITE_CODE and so on); the
 options above win over it. Processes that the program starts are covered, too.
