@@ -483,17 +483,48 @@ def test_a_success_of_before_does_not_cut_a_wish_short(wish, answer):
     assert desk.settle(desk.next(), answer).opened
 
 
+@pytest.mark.parametrize("answer", [OK, BAD])
 @pytest.mark.parametrize("failure", [BUSY, NOBODY])
-def test_a_success_of_before_ends_a_guess(failure):
+def test_a_success_of_before_has_one_probe_go_at_once(failure, answer):
     """
-    Where nobody has asked for a wait, any answer is a sign of life.
+    It went out before the endpoint was down, so it proves nothing; but it may be over.
     """
     desk = Desk()
-    desk.add("a", "b", "c")
-    first, second = desk.next(), desk.next()
+    desk.add(*"abcde")
+    first, second, third, fourth = (desk.next() for _ in range(4))
     desk.settle(first, failure)
 
-    assert desk.settle(second, OK).opened
+    assert not desk.settle(second, answer).opened
+    probe = desk.next()
+    assert probe.probe
+    assert Wait(until=None) == desk.next(), "nobody goes with it"
+
+    # What the probe met is news; those that went out before it are not.
+    desk.settle(probe, failure)
+    until = desk.next().until
+    assert desk.now < until
+    assert [False, False] == [desk.settle(one, OK).opened for one in (third, fourth)]
+    assert Wait(until=until) == desk.next()
+    desk.now = until
+    assert desk.settle(desk.next(), OK).opened
+
+
+def test_a_probe_that_is_out_is_not_hurried_by_a_success_of_before():
+    """
+    There is no second one beside it, and what it finds decides.
+    """
+    desk = Desk()
+    desk.add(*"abcdef")
+    late, down = desk.next(), desk.next()
+    desk.settle(down, BUSY)
+    desk.now += 0.5
+    probe = desk.next()
+
+    assert not desk.settle(late, OK).opened
+
+    assert Wait(until=None) == desk.next()
+    desk.settle(probe, BUSY)
+    assert desk.now < desk.next().until
 
 
 def test_new_reason():
@@ -543,31 +574,6 @@ def test_same_suspect():
     for _ in range(10):
         assert desk.send(ERROR)[1].closed is None
         desk.now += 30.0
-
-
-def test_success_while_a_probe_is_out():
-    """
-    A late success opens the gate for everyone at once, though a probe is still on its way; and
-    should the gate close again, there is no second probe beside it.
-    """
-    desk = Desk()
-    desk.add(*"abcdef")
-    late, down = desk.next(), desk.next()
-    desk.settle(down, BUSY)
-    desk.now += 0.5
-    probe = desk.next()
-    assert probe.probe
-
-    assert desk.settle(late, OK).opened
-
-    after = desk.next()
-    assert isinstance(after, Attempt)
-    assert not after.probe
-    desk.settle(after, BUSY)
-    desk.now += 30.0
-    assert Wait(until=None) == desk.next()
-    desk.settle(probe, ERROR)
-    assert desk.next().probe
 
 
 # ---------------------------------------------------------------- pace
@@ -864,13 +870,14 @@ class Lanes(RuleBasedStateMachine):
     def settle(self, data, answer, draw):
         attempt = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
         was_closed = self.schedule.closed
-        # What went out before the server asked for a wait is not its last word.
-        stale = self.schedule._stated and attempt.epoch != self.schedule._epoch
+        # What went out before the gate closed does not say that it may open.
+        stale = was_closed is not None and not attempt.probe
         settled = self.schedule.settle(attempt, answer, now=self.now, wall=WALL, draw=lambda: draw)
         payload = attempt.held.payload
         assert (end(settled).held is None) == settled.retried
         if answer in (OK, BAD, LARGE):
-            assert settled.opened == (was_closed is not None and not stale)
+            assert settled.opened == attempt.probe
+            assert self.schedule.closed == (was_closed if stale else None)
             if settled.opened:
                 self.not_before = 0.0
         elif answer in STATED:

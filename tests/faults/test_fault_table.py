@@ -449,10 +449,12 @@ def check_connection(fault, place, outcome):
         if not fault.is_forever:
             assert fault.failures <= watch.failures <= fault.failures + others * fault.is_timed
     elif fault.place != "up":
-        # What breaks a connection may be the event, until three users have met it; then there
-        # are those that were on their way, and a probe for which one of these comes too late.
+        # Before the gate closes, all that is on its way may end, and then another goes out for
+        # each, which finds a connection closed, or nobody. Then there is one probe at once, if
+        # something was answered after all; and each that fails now makes a probe look early.
+        workers = others + 1
         assert watch.failures <= fault.failures + others
-        assert watch.early <= 2 + 2 * others < fault.failures - others
+        assert watch.early <= workers + watch.stale + 1 + others < fault.failures - others
 
 
 # ---------------------------------------------------------------- rows without threads

@@ -290,11 +290,11 @@ class BatchSchedule(Schedule):
             waits=self._policy.waits,
         )
         if isinstance(outcome, Delivered):
-            opened = self._open(attempt)
+            opened = self._open(attempt, now)
             self._delivered += len(batch.events)
             return Settled(ended=self._end(batch, None), opened=opened)
         if isinstance(outcome, Refused):
-            opened = self._open(attempt)
+            opened = self._open(attempt, now)
             if len(batch.events) > 1 and answer.status in _OF_THE_BODY:
                 self._halve(batch)
                 return Settled(retried=True, opened=opened)

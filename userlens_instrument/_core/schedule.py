@@ -312,9 +312,7 @@ class Schedule:
         """Take note that *number* events go out; return whether they are a probe."""
         self._next_slot = now + self._policy.spacing * number
         probe = self._probe_at is not None
-        # One that went out before the gate was opened, by another's success,
-        # may still be on its way.
-        self._probing = self._probing or probe
+        self._probing = probe
         return probe
 
     def _wake(self, waiting: Waiting) -> None:
@@ -356,7 +354,7 @@ class Schedule:
         )
         if isinstance(outcome, (Delivered, Refused)):
             # A refusal, too, is a sign of life.
-            opened = self._open(attempt)
+            opened = self._open(attempt, now)
             self._delivered += isinstance(outcome, Delivered)
             loss = outcome.reason if isinstance(outcome, Refused) else None
             return Settled(ended=((self._finish(lane), loss),), opened=opened)
@@ -497,17 +495,24 @@ class Schedule:
         self._epoch += 1
         return news
 
-    def _open(self, attempt: AnyAttempt) -> bool:
+    def _open(self, attempt: AnyAttempt, now: float) -> bool:
         """Take note of a sign of life; return whether that opens the gate."""
-        was_closed = self._probe_at is not None
-        if was_closed and self._stated and attempt.epoch != self._epoch:
-            # It went out before the server asked for a wait: that was its last word.
+        if self._probe_at is None:
+            self._suspects.clear()
+            return False
+        if attempt.epoch != self._epoch:
+            # It went out before the gate closed, so it does not say that what
+            # closed it is over: everybody at once would be too much of a
+            # question. It may be, so a probe asks at once; but only one, and
+            # not where the server has said when.
+            if attempt.epoch == self._epoch - 1 and not self._stated:
+                self._probe_at = min(self._probe_at, now)
             return False
         self._probe_at = None
         self._reason = ""
         self._failures = 0
         self._suspects.clear()
-        return was_closed
+        return True
 
     def hurry(self, now: float) -> None:
         """
