@@ -244,6 +244,10 @@ def test_what_is_wrong_with_a_key(text, key, said):
             "event = 'A'\nregex = '(?P<a>x) (?P<a>y)'",
             "regex has two groups named a; give each a name of its own",
         ),
+        (
+            'event = "A"\nregex = "\\bfoo"',
+            r"regex has a backspace, which is what \b is between double quotes",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_rule(text, said):

@@ -532,6 +532,11 @@ def _regex(value: object) -> Any:
     if len(text) > _LONGEST_PATTERN:
         fix = f"give one of at most {_LONGEST_PATTERN:,} characters"
         raise _WrongError("is too long", fix)
+    if "\b" in text:
+        # Between double quotes \b is this character, to TOML and Python alike, and no log line
+        # has it; the word boundary that was meant needs its backslash.
+        fix = r"write it in single quotes: regex = '\b…' (in Python r'\b…')"
+        raise _WrongError(r"has a backspace, which is what \b is between double quotes", fix)
     import regex  # noqa: PLC0415 - who has no regex does not pay for it
 
     try:
