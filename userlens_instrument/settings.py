@@ -558,9 +558,29 @@ def _check_callable(name: str, value: Any) -> Any:
     return found
 
 
+def check_place(name: str, place: str, origin: str = "argument") -> tuple[str, str]:
+    """
+    Return the two parts of ``package.module:function``, without importing anything.
+
+    Args:
+        name: The setting.
+        place: Its value.
+        origin: Where it comes from: an environment variable's name, say.
+
+    Raises:
+        SettingsError: If it is no such text.
+    """
+    module, _, attribute = place.strip().partition(":")
+    if all(part.isidentifier() for part in (*module.split("."), *attribute.split("."))):
+        return module, attribute
+    raise SettingsError(
+        name, "names nothing that can be imported", "give package.module:function", origin
+    )
+
+
 def _imported(name: str, place: str) -> Any:
     """Return what ``package.module:function`` names: text is all that YAML or a variable holds."""
-    module, _, attribute = place.partition(":")
+    module, attribute = check_place(name, place)
     try:
         return operator.attrgetter(attribute)(import_module(module))
     except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import runpy
 import subprocess
@@ -139,6 +140,11 @@ def closed_pipe():
     return writing
 
 
+def buffered():
+    """Return an environment in which output is; argparse, unbuffered, hides what fails."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+
+
 def test_a_reader_that_has_gone_is_quiet(monkeypatch, capsys):
     """``userlens-instrument … | head`` ends with 1 and no word on stderr."""
     with os.fdopen(closed_pipe(), "w") as stdout:
@@ -151,15 +157,43 @@ def test_a_reader_that_has_gone_is_quiet(monkeypatch, capsys):
 
 def test_a_reader_that_has_gone_is_quiet_to_the_end():
     """Nor is there one when the interpreter flushes at its exit."""
-    # Unbuffered, argparse itself would notice, and end with 0.
-    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     stdout = closed_pipe()
     try:
-        done = run_command_line("--help", stdout=stdout, env=buffered)
+        done = run_command_line("--help", stdout=stdout, env=buffered())
     finally:
         os.close(stdout)
 
     assert (1, "") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("arguments", [["rules", "schema"], ["--help"]])
+def test_a_full_disk_is_one_line(arguments):
+    """What cannot be written is exit code 1, and no traceback."""
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = run_command_line(*arguments, stdout=full, env=buffered())
+
+    said = "userlens-instrument: cannot write the output: No space left on device\n"
+    assert (1, said) == (done.returncode, done.stderr)
+
+
+def test_an_error_of_the_system_that_is_not_the_outputs_is_not_hidden(fail_with):
+    """It is a defect of the command, which did not see to it."""
+    fail_with(ConnectionRefusedError(errno.ECONNREFUSED, "refused"))
+
+    with pytest.raises(ConnectionRefusedError):
+        main(["fail"])
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("arguments", ["rules schema", "run -- true", "run -- sh -c 'exit 3'"])
+def test_closed_streams_are_nobodys_fault(arguments, closed):
+    """A command does its work without them, and a program gets them as they were."""
+    line = f"{sys.executable} -m userlens_instrument {arguments} {closed}"
+    done = subprocess.run(
+        ["/bin/sh", "-c", line], capture_output=True, text=True, timeout=3 * PATIENCE
+    )
+
+    assert ("", 3 if "exit" in arguments else 0) == (done.stderr, done.returncode)
 
 
 def test_a_missing_extra_is_one_line():

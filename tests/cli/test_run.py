@@ -383,6 +383,23 @@ def test_a_callback_of_the_programs_is_not_looked_for_here():
     assert ("ran\n", "", 0) == what_is_seen(done)
 
 
+@pytest.mark.parametrize("place", ["x", ":", "a.b:c:d", "a b:c", "worker."])
+def test_a_callback_that_can_be_no_function_is_exit_code_2(place):
+    """That much can be told without an import."""
+    done = run_code("print('ran')", USERLENS_ON_ERROR=place)
+
+    assert "USERLENS_ON_ERROR" in fails(done, 2)
+    assert "package.module:function" in done.stderr
+
+
+def test_rules_from_a_pipe_are_exit_code_2_and_leave_it_alone(tmp_path):
+    """They may never come, and whoever reads them takes them from the program."""
+    pipe = tmp_path / "rules.toml"
+    os.mkfifo(pipe)
+
+    assert "a pipe" in fails(run_code("print('ran')", options=["--rules", pipe]), 2)
+
+
 def test_a_program_that_is_not_there_is_127(tmp_path):
     """In one line, as a shell would have it."""
     assert "nonsense" in fails(run(["nonsense"]), 127)

@@ -244,6 +244,8 @@ def bad_files(tmp_path):
     """Return paths of what is no spool."""
     (tmp_path / "empty.db").touch()
     (tmp_path / "garbage.db").write_bytes(os.urandom(5_000))
+    (tmp_path / "damaged.db").write_bytes(os.urandom(5_000))
+    (tmp_path / "damaged.db.lock").touch()
     os.mkfifo(tmp_path / "fifo.db")
     with sqlite3.connect(tmp_path / "foreign.db") as connection:
         connection.execute("CREATE TABLE theirs (value)")
@@ -276,7 +278,8 @@ ACTIONS = [
         ("", "is a directory"),
         ("fifo.db", "it is not a file"),
         ("empty.db", "it is no spool"),
-        ("garbage.db", "file is not a database"),
+        ("garbage.db", "it is a file, and no spool"),
+        ("damaged.db", "file is not a database"),
         ("foreign.db", "it is another program's database"),
         ("later.db", "a later version wrote it"),
         ("line\nbreak\x1b.db", "No such file or directory"),

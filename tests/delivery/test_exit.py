@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import signal
 import threading
 from collections import Counter, defaultdict
 
 import pytest
-from children import conserved, left_over, run_in_time, run_reporting
+from children import REPORTING, conserved, left_over, run_in_time, run_reporting
 from helpers import SPOOLED, Reply, closed_port, refuse_our_threads, run_python
 
 from userlens_instrument._delivery import lifecycle
@@ -106,6 +107,65 @@ def test_a_deadline_of_nothing_is_kept(silent):
 
     assert 0 == process.returncode
     assert conserved(report)
+
+
+def test_ctrl_c_ends_the_wait_and_says_what_is_lost(silent):
+    """Whoever presses it has waited enough: no traceback, and what is left is counted."""
+    process, report = run_reporting(
+        """
+import os, signal, threading
+from userlens_instrument._delivery import lifecycle
+
+def press():
+    frame = None
+    while frame is None or frame.f_code is not lifecycle._finish_all.__code__:
+        frame = frame and frame.f_back or sys._current_frames()[threading.main_thread().ident]
+    os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+attach()
+for number in range(5):
+    log(f"Event {number}")
+threading.Thread(target=press, daemon=True).start()
+""",
+        silent.url,
+        USERLENS_SHUTDOWN_TIMEOUT="600",
+    )
+
+    assert (0, [5]) == (process.returncode, lost(process))
+    assert (5, 5) == (report["accepted"], left_over(report))
+
+
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_a_program_that_ctrl_c_ends_dies_of_it(server, entrance):
+    """Its status is what a shell goes by; the first event, in its exit, changes nothing of it."""
+    process = run_python(
+        f"""
+import logging, os, signal, time
+import userlens_instrument as userlens
+{REPORTING[REPORTING.index("def log") :]}
+{ENTRANCES[entrance]}
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+finally:
+    log("Stopped")
+""",
+        server.url,
+        # Not measured: coverage writes its file in a later exit hook.
+        COVERAGE_PROCESS_CONFIG="",
+    )
+
+    assert -signal.SIGINT == process.returncode
+    assert "KeyboardInterrupt" == process.stderr.splitlines()[-1]
+    assert ["Stopped"] == [event["event"] for event in server.events]
+
+
+def test_dying_of_ctrl_c_does_nothing_here():
+    """The interrupt that is raised for it stays within."""
+    lifecycle._end_by_interrupt()
+    exec("pass")  # or this process would
 
 
 def test_on_error_that_hangs_does_not_hold_the_exit_up():

@@ -812,6 +812,7 @@ def test_a_damaged_file_is_set_aside(make_spooled, server, path, tmp_path, diagn
     """One line says where it is now; delivery goes on through a new one."""
     if kind == "garbage":
         (tmp_path / "spool.db").write_bytes(b"no database at all" * 1_000)
+        (tmp_path / "spool.db.lock").touch()
     else:
         fill(path, 300)
         if kind == "truncated":
@@ -892,6 +893,25 @@ def test_another_programs_database_is_left_alone(make_spooled, server, path, dia
     connection = sqlite3.connect(path)
     assert [("customers",)] == connection.execute("SELECT name FROM sqlite_master").fetchall()
     connection.close()
+
+
+@pytest.mark.parametrize("content", [b"print('a program')\n", bytes(range(256)), b"x"])
+def test_a_file_that_never_was_a_spool_is_left_alone(
+    make_spooled, server, path, tmp_path, diagnostics_lines, content
+):
+    """A path that is somebody's by mistake: not a byte of it changes, nothing comes beside it."""
+    (tmp_path / "spool.db").write_bytes(content)
+    client = make_spooled()
+    client.track("u1", "Event")
+
+    assert client.flush(PATIENCE)
+    assert ["Event"] == names(server)
+    _, line = diagnostics_lines.get(timeout=PATIENCE)
+    assert f"{path}: it is a file, and no spool" in line
+    assert "give the spool a path of its own" in line
+    client.close()
+    assert [tmp_path / "spool.db"] == list(tmp_path.iterdir())
+    assert content == (tmp_path / "spool.db").read_bytes()
 
 
 @pytest.mark.parametrize("how", ["deleted", "moved", "replaced"])

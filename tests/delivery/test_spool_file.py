@@ -495,11 +495,21 @@ GARBAGE = {
 
 @pytest.mark.parametrize("kind", GARBAGE)
 def test_garbage_is_damaged(tmp_path, kind):
-    """What is no database at all."""
+    """What is no database at all, and has been a spool: who took rows out has left a lock."""
+    path = tmp_path / "spool.db"
+    path.write_bytes(GARBAGE[kind])
+    (tmp_path / "spool.db.lock").touch()
+
+    assert "damaged" == error_of(path).kind
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_what_never_was_a_spool_is_a_strangers(tmp_path, kind):
+    """But for what begins as SQLite's files do: that is for SQLite to say."""
     path = tmp_path / "spool.db"
     path.write_bytes(GARBAGE[kind])
 
-    assert "damaged" == error_of(path).kind
+    assert ("damaged" if "header" in kind else "foreign") == error_of(path).kind
 
 
 @given(st.binary(max_size=3_000), st.booleans())

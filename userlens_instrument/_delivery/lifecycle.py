@@ -235,7 +235,29 @@ def _after_fork_in_child() -> None:
 def _at_exit() -> None:
     """Deliver what is held, all senders side by side, each within its deadline."""
     _process.exiting = True
-    _finish_all(lambda sender, seconds: sender.finish_at_exit(seconds, _last_words))
+    try:
+        _finish_all(lambda sender, seconds: sender.finish_at_exit(seconds, _last_words))
+    except KeyboardInterrupt:
+        # Whoever presses Ctrl+C has waited enough: what is left is counted and
+        # said, as at the end of the time.
+        for sender, _ in _senders():
+            sender.finish_at_exit(0.0, _last_words)
+        _last_words()
+    if getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1"):
+        _end_by_interrupt()
+
+
+def _end_by_interrupt() -> None:
+    """
+    Have the program die of SIGINT, as one does that Ctrl+C has ended.
+
+    CPython takes note of that while it runs text (a script, exec), and forgets
+    it when it next does. A namedtuple's class is made of text, so to import what
+    the first delivery needs, in the exit, made 1 of the status 130 by which a
+    shell knows to stop, too.
+    """
+    with suppress(KeyboardInterrupt):
+        exec("raise KeyboardInterrupt")  # noqa: S102 - see above
 
 
 def _finish_all(finish: Callable[[Sender, float], object]) -> None:

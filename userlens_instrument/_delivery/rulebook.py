@@ -101,7 +101,7 @@ class Book:
             voice.say(None, f"the rules stay as they were: {shown} has none", logging.ERROR)
             return
         self.rules = rules
-        voice.say(None, f"{len(rules)} rules read again from {shown}")
+        voice.say(None, f"{len(rules)} rule{'s' * (len(rules) != 1)} read again from {shown}")
 
 
 _errands: Errands[Book] = Errands("userlens-rules", Book.read_again)

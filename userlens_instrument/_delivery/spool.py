@@ -73,6 +73,8 @@ _BURST = 4 * 2**20
 # Past this the -wal file is cut when it starts over, in bytes.
 _WAL_LIMIT = 4 * 2**20
 
+# What each of SQLite's files begins with.
+_MAGIC = b"SQLite format 3\0"
 _WAL = "WAL"
 _COLUMNS = "kind, user, name, data, moment, at, origin, checksum"
 _INSERT = f"INSERT INTO queue ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -246,11 +248,28 @@ class Spool:
                 if self.path.exists() and not (self.path.is_file() or self.path.is_dir()):
                     # Another file in its place would take a device from the whole system.
                     raise SpoolError(str(self.path), "foreign", "it is no regular file")
+                if self._is_a_strangers():
+                    raise SpoolError(str(self.path), "foreign", "it is a file, and no spool")
                 if create and (not self.path.exists() or not self.path.stat().st_size):
                     # A log without its file would be taken for the new one's.
                     self._set_aside()
                     self._create(())
                 self._connect(patience)
+
+    def _is_a_strangers(self) -> bool:
+        """
+        Return whether the file has never been a spool: a path was given by mistake.
+
+        One that was, whatever has become of it, has the lock's file beside it.
+        """
+        if self._lock_path.exists():
+            return False
+        try:
+            with self.path.open("rb") as file:
+                head = file.read(len(_MAGIC))
+        except OSError:
+            return False  # there is none, or SQLite says why it cannot be read
+        return bool(head) and head != _MAGIC
 
     def _connect(self, patience: float) -> None:
         known = self.ids

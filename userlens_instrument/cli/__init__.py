@@ -7,6 +7,7 @@ below. Only the one that is asked for is imported; and what it needs, when it ru
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -27,6 +28,8 @@ PROGRAM = "userlens-instrument"
 
 # What a shell reports for a program that SIGINT ended: 128 and the signal's number.
 _INTERRUPTED = 130
+# What is wrong where output cannot be written: nobody reads it, or the disk is full.
+_UNWRITABLE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 class Command(Protocol):
@@ -64,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: As `argparse` does, after ``--help``, ``--version`` or bad arguments.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115 - for good, without pathlib
     try:
         try:
             return _dispatch(argv)
@@ -71,12 +77,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             # Here, because a reader that has gone is noticed when the buffer is
             # written; at exit, Python would print that as a traceback.
             sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
+            raise
         # See "Note on SIGPIPE" in the documentation of the signal module: the
         # exit flushes once more, and must not fail again.
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, sys.stdout.fileno())
         os.close(devnull)
+        if not isinstance(error, BrokenPipeError):
+            print(f"{PROGRAM}: cannot write the output: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return _INTERRUPTED

@@ -35,6 +35,8 @@ _NOT_RUN: Final = 126
 # Tells our `sitecustomize` that it is in the program itself: it has our pid.
 _MARK: Final = "_USERLENS_INSTRUMENT_RUN"
 
+_PLACE: Final = "USERLENS_ON_ERROR"
+
 _PYTHON: Final = re.compile(r"(python|pypy)[0-9.]*t?")
 # What each option of the interpreter does to PYTHONPATH, or to what is on it.
 _BLINDING: Final = {
@@ -173,7 +175,7 @@ def run(args: argparse.Namespace | SimpleNamespace) -> int:
 
 def _environment(args: argparse.Namespace | SimpleNamespace) -> dict[str, str]:
     """Return the program's environment, with settings that have been checked."""
-    from userlens_instrument.settings import Settings  # noqa: PLC0415 - see cli
+    from userlens_instrument.settings import Settings, check_place  # noqa: PLC0415 - see cli
 
     environ = dict(os.environ)
     given: dict[str, Any] = {}
@@ -185,7 +187,9 @@ def _environment(args: argparse.Namespace | SimpleNamespace) -> dict[str, str]:
             given[name] = True
             environ[f"USERLENS_{name.upper()}"] = "true"
     # This one names a function of the program's, which cannot be imported here.
-    checked = {name: text for name, text in environ.items() if name != "USERLENS_ON_ERROR"}
+    checked = {name: text for name, text in environ.items() if name != _PLACE}
+    if environ.get(_PLACE, "").strip():
+        check_place("on_error", environ[_PLACE], _PLACE)
     settings = Settings.load(given, checked)
     _check_rules(settings)
     # As absolute paths: the program may change its directory before it logs.
@@ -209,9 +213,12 @@ def _check_rules(settings: Settings) -> None:
     from userlens_instrument._core.redact import compile_redactor  # noqa: PLC0415 - as above
     from userlens_instrument._core.rulefile import read_text  # noqa: PLC0415 - as above
 
+    text, path = "", str(settings.rules)
     try:
-        with open(str(settings.rules), encoding="utf-8-sig") as file:  # noqa: PTH123 - as above
-            text = file.read(_USUAL_RULES)
+        # To open a pipe may take for ever, and what is read from one is gone.
+        if os.path.isfile(path):  # noqa: PTH113 - as above
+            with open(path, encoding="utf-8-sig") as file:  # noqa: PTH123 - as above
+                text = file.read(_USUAL_RULES)
     except (OSError, ValueError):
         text = ""
     if 0 < len(text) < _USUAL_RULES and not read_text(text, compile_redactor(settings.redact))[1]:
