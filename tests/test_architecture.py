@@ -22,6 +22,7 @@ LAYERS = [
     ["events"],
     ["settings"],
     [
+        "_core.shadow",
         "_core.backoff",
         "_core.redact",
         "_core.times",

@@ -537,6 +537,17 @@ def test_for_ever_is_a_timeout(make_client, server, act, seconds):
     assert ["Event"] == [event["event"] for event in server.events]
 
 
+@pytest.mark.parametrize("act", ["flush", "close"])
+@pytest.mark.parametrize("seconds", [float("nan"), -1, float("-inf")])
+def test_what_is_no_time_is_none_at_all(make_client, server, act, seconds):
+    """Nothing waits for it."""
+    server.script = lambda request: Reply(hold=threading.Event())
+    client = make_client()
+    client.track("u1", "Event")
+
+    assert not getattr(client, act)(seconds)
+
+
 def test_later_events_do_not_end_a_flush_early(make_client, server):
     """A flush waits for the events before it, however many after it have an outcome."""
     held = threading.Event()

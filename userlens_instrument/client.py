@@ -131,6 +131,9 @@ class Client:
         self._clock = clock or SystemClock()
         self._encoder = Encoder(settings)
         self._mute = _mute(settings)
+        if settings.spool is not None and _sends_nothing(settings):
+            # What is taken out of a spool counts as delivered: it is others' events, too.
+            settings = settings.evolve(spool=None)
         self.sender = Sender(settings, transport or _transport(settings), self._clock, voice.say)
         self.once = _once_guard(settings)
         self._closed = False
@@ -328,7 +331,7 @@ class Client:
         Returns:
             Whether everything has.
         """
-        return self.sender.flush(min(timeout, _LONGEST))
+        return self.sender.flush(_seconds(timeout))
 
     def close(self, timeout: float = 5.0) -> bool:
         """
@@ -341,7 +344,7 @@ class Client:
             Whether everything had an outcome in time.
         """
         self._closed = True
-        return self.sender.close(min(timeout, _LONGEST))
+        return self.sender.close(_seconds(timeout))
 
     def drain(self, timeout: float = 5.0) -> bool:
         """
@@ -366,7 +369,7 @@ class Client:
         check_drain(self.settings)
         if self._closed:
             return False
-        return self.sender.attend() and self.sender.flush(min(timeout, _LONGEST), everybodys=True)
+        return self.sender.attend() and self.sender.flush(_seconds(timeout), everybodys=True)
 
     @property
     def closed(self) -> bool:
@@ -414,10 +417,17 @@ def check_drain(settings: Settings) -> None:
         raise SettingsError("write_code", "is missing", "set USERLENS_WRITE_CODE")
 
 
+def _sends_nothing(settings: Settings) -> bool:
+    return settings.dry_run or _mute(settings) is not None
+
+
 def _transport(settings: Settings) -> Transport:
-    if settings.dry_run or _mute(settings):
-        return DryRun()
-    return UrllibTransport(settings)
+    return DryRun() if _sends_nothing(settings) else UrllibTransport(settings)
+
+
+def _seconds(timeout: float) -> float:
+    """Return *timeout* as clocks can wait for it; nothing for what is no number."""
+    return min(timeout, _LONGEST) if timeout > 0 else 0.0
 
 
 # ---------------------------------------------------------------- the clients of this process

@@ -118,7 +118,8 @@ class Settings:
         trace_context: Give each track the ``trace_id`` and ``span_id`` of OpenTelemetry's current
             span, if there is one.
         flush_on_sigterm: Deliver what is held when SIGTERM comes and nobody else handles it.
-        dry_run: Do everything but open a socket; every event counts as delivered.
+        dry_run: Do everything but open a socket; every event counts as delivered. A spool is
+            left alone: what is in it is to be delivered in earnest.
         debug: Say each delivery in a line of diagnostics (never its properties).
         disabled: Do nothing at all; every event is counted as dropped.
         on_error: Called on a thread of ours with each `Loss`; what it raises is

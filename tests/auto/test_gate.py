@@ -283,6 +283,21 @@ def test_what_still_waits_at_the_exit_is_taken(gate):
     assert ["x"] == entrances.taken
 
 
+def test_what_cannot_be_taken_at_the_exit_either_is_told(gate, diagnostics_lines):
+    """A program that logs one line does not get to the number of tries."""
+    entrances = Entrances(gate, fails=1_000)
+    gate.take_record(tagged())
+    assert diagnostics_lines.empty()
+    gate.at_exit()
+    gate.at_exit()
+
+    assert ("ERROR", "nothing is captured: ImportError: half imported") == diagnostics_lines.get(
+        timeout=PATIENCE
+    )
+    assert diagnostics_lines.empty()
+    assert [] == entrances.taken
+
+
 def test_the_first_line_of_all_at_the_exit(server):
     """A program that logs nothing until its last moment has its event delivered, too."""
     code = (

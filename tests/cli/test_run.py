@@ -577,3 +577,43 @@ def test_an_environment_without_us_is_told(tmp_path, server):
         line for line in done.stderr.splitlines() if "WARNING" not in line
     ]
     assert [] == server.events
+
+
+HIDDEN = {
+    "orjson": ("", ["Hit", "Paid"]),  # the standard library's encoder does as well
+    "regex": ("regex cannot be used", []),
+    "urllib3": ("no event can be sent", []),
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_file_of_the_programs_with_the_name_of_a_library_is_not_run(tmp_path, server, name):
+    """Its folder stands first on the path when a log call loads what it needs."""
+    told, arrives = HIDDEN[name]
+    (tmp_path / f"{name}.py").write_text("print('run'); raise SystemExit(9)", "utf-8")
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        "[[rule]]\nmessage = 'Hit %s'\nargs = ['user_id']\nevent = 'Hit'\n"
+        "[[rule]]\nregex = 'Paid by (?P<user_id>.*)'\nevent = 'Paid'\n",
+        "utf-8",
+    )
+    script = tmp_path / "program.py"
+    script.write_text(
+        "import logging\nlogging.warning('Hit %s', 'ada')\nlogging.warning('Paid by ada')\n"
+        "print('ran')\n",
+        "utf-8",
+    )
+    done = run(
+        [sys.executable, script],
+        server.url,
+        options=["--rules", rules],
+        USERLENS_SHUTDOWN_TIMEOUT="0.5",
+        # A coverage measurement puts itself on the path.
+        PYTHONPATH=None,
+        COVERAGE_PROCESS_CONFIG="",
+    )
+
+    assert ("ran\n", 0) == (done.stdout, done.returncode)
+    assert arrives == [event["event"] for event in server.events]
+    assert told in done.stderr
+    assert (f"{name}.py hides the library" in done.stderr) == bool(told)

@@ -484,15 +484,14 @@ def test_a_success_of_before_does_not_cut_a_wish_short(wish, answer):
 
 
 @pytest.mark.parametrize("answer", [OK, BAD])
-@pytest.mark.parametrize("failure", [BUSY, NOBODY])
-def test_a_success_of_before_has_one_probe_go_at_once(failure, answer):
+def test_a_success_of_before_has_one_probe_go_at_once_where_nobody_was(answer):
     """
-    It went out before the endpoint was down, so it proves nothing; but it may be over.
+    It went out before the endpoint was gone, so it proves nothing; but it may be over.
     """
     desk = Desk()
     desk.add(*"abcde")
     first, second, third, fourth = (desk.next() for _ in range(4))
-    desk.settle(first, failure)
+    desk.settle(first, NOBODY)
 
     assert not desk.settle(second, answer).opened
     probe = desk.next()
@@ -500,7 +499,7 @@ def test_a_success_of_before_has_one_probe_go_at_once(failure, answer):
     assert Wait(until=None) == desk.next(), "nobody goes with it"
 
     # What the probe met is news; those that went out before it are not.
-    desk.settle(probe, failure)
+    desk.settle(probe, NOBODY)
     until = desk.next().until
     assert desk.now < until
     assert [False, False] == [desk.settle(one, OK).opened for one in (third, fourth)]
@@ -516,15 +515,61 @@ def test_a_probe_that_is_out_is_not_hurried_by_a_success_of_before():
     desk = Desk()
     desk.add(*"abcdef")
     late, down = desk.next(), desk.next()
-    desk.settle(down, BUSY)
+    desk.settle(down, NOBODY)
     desk.now += 0.5
     probe = desk.next()
 
     assert not desk.settle(late, OK).opened
 
     assert Wait(until=None) == desk.next()
-    desk.settle(probe, BUSY)
+    desk.settle(probe, NOBODY)
     assert desk.now < desk.next().until
+
+
+def test_a_success_of_before_ends_a_guess():
+    """
+    An endpoint that answers some with 503, and asks for no wait, is there for the others.
+    """
+    desk = Desk()
+    desk.add("a", "b", "c")
+    first, second = desk.next(), desk.next()
+    desk.settle(first, BUSY)
+
+    assert desk.settle(second, OK).opened
+
+
+@pytest.mark.parametrize("failure", [BUSY, NOBODY])
+def test_a_failure_of_before_does_not_close_what_a_probe_has_opened(failure):
+    """
+    One outage is counted once; that event is at the end of the line.
+    """
+    desk = Desk()
+    desk.add("a", "b", "c", "d")
+    first, second = desk.next(), desk.next()
+    desk.settle(first, failure)
+    desk.now = desk.next().until
+    assert desk.settle(desk.next(), OK).opened
+
+    settled = desk.settle(second, failure)
+
+    assert (True, None) == (settled.retried, settled.closed)
+    assert desk.schedule.closed is None
+    assert ["d", "a", "b"] == [desk.next().lane.user_id for _ in range(3)]
+
+
+def test_a_wish_of_before_counts_all_the_same():
+    """
+    Whatever the server asks for with it, it has just asked for.
+    """
+    desk = Desk()
+    desk.add("a", "b", "c")
+    first, second = desk.next(), desk.next()
+    desk.settle(first, BUSY)
+    desk.now = desk.next().until
+    desk.settle(desk.next(), OK)
+
+    assert "unavailable" == desk.settle(second, BUSY_7).closed
+    assert Wait(until=desk.now + 7.0) == desk.next()
 
 
 def test_new_reason():
@@ -574,6 +619,31 @@ def test_same_suspect():
     for _ in range(10):
         assert desk.send(ERROR)[1].closed is None
         desk.now += 30.0
+
+
+def test_success_while_a_probe_is_out():
+    """
+    A late success opens the gate for everyone at once, though a probe is still on its way; and
+    should the gate close again, there is no second probe beside it.
+    """
+    desk = Desk()
+    desk.add(*"abcdef")
+    late, down = desk.next(), desk.next()
+    desk.settle(down, BUSY)
+    desk.now += 0.5
+    probe = desk.next()
+    assert probe.probe
+
+    assert desk.settle(late, OK).opened
+
+    after = desk.next()
+    assert isinstance(after, Attempt)
+    assert not after.probe
+    desk.settle(after, BUSY)
+    desk.now += 30.0
+    assert Wait(until=None) == desk.next()
+    desk.settle(probe, ERROR)
+    assert desk.next().probe
 
 
 # ---------------------------------------------------------------- pace
@@ -870,14 +940,18 @@ class Lanes(RuleBasedStateMachine):
     def settle(self, data, answer, draw):
         attempt = self.flying.pop(data.draw(st.integers(0, len(self.flying) - 1)))
         was_closed = self.schedule.closed
-        # What went out before the gate closed does not say that it may open.
-        stale = was_closed is not None and not attempt.probe
+        # What went out before the gate closed says little: nothing where the server has asked
+        # for a wait since, or where nobody was there any more.
+        stale = attempt.epoch != self.schedule._epoch and (
+            self.schedule._stated or not self.schedule._answered
+        )
         settled = self.schedule.settle(attempt, answer, now=self.now, wall=WALL, draw=lambda: draw)
         payload = attempt.held.payload
         assert (end(settled).held is None) == settled.retried
         if answer in (OK, BAD, LARGE):
-            assert settled.opened == attempt.probe
-            assert self.schedule.closed == (was_closed if stale else None)
+            assert settled.opened == (was_closed is not None and not stale)
+            if was_closed is not None:
+                assert self.schedule.closed == (was_closed if stale else None)
             if settled.opened:
                 self.not_before = 0.0
         elif answer in STATED:

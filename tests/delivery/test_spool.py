@@ -763,6 +763,58 @@ def test_a_log_that_did_not_fit_into_the_file_is_moved_before_anything_is_writte
     assert diagnostics_lines.get(timeout=PATIENCE)[1].endswith("is in use again")
 
 
+def test_large_events_are_read_without_a_pause(make_spooled, server, path, monkeypatch):
+    """A read that ends for the bytes of its rows, and not for their number, leaves more."""
+    monkeypatch.setattr(outlet_module, "_CHUNK_BYTES", 300)
+    monkeypatch.setattr(outlet_module, "_GLANCE", 600.0)
+    fill(path, 50)
+    client = make_spooled()
+    client.track("me", "Mine")
+
+    assert client.sender.flush(PATIENCE, everybodys=True)
+    assert 51 == len(names(server))
+
+
+def test_what_is_written_after_all_is_not_overtaken_by_what_is_not(
+    make_spooled, server, monkeypatch
+):
+    """
+    A flush finds room for the first of two, and none for the second, just when a worker has
+    seen that all that is in the file is on its way, and is about to take both from memory.
+    """
+    client = make_spooled()
+    client.track("u1", "Before")
+    assert client.flush(PATIENCE)
+    inlet, outlet = client.sender._inlet, client.sender._outlet
+    spool, room, logged, seen = inlet.spool, [0], threading.Event(), []
+
+    def insert(rows, done, real=spool.insert):
+        if not room[0]:
+            raise SpoolError(str(spool.path), "full", "disk is full")
+        room[0] -= 1
+        return real(rows, done)
+
+    def feed(now, real=outlet._feed):
+        real(now)
+        if inlet.down is not None and not seen:
+            assert logged.wait(PATIENCE)
+            room[0] = 1
+            inlet.retry_now()
+            inlet.held(inlet.sweep, PATIENCE)
+            seen.append((inlet.unwritten, inlet.down.kind))
+            room[0] = 1_000
+
+    monkeypatch.setattr(spool, "insert", insert)
+    monkeypatch.setattr(outlet, "_feed", feed)
+    client.track("u1", "First")
+    client.track("u1", "Second")
+    logged.set()
+
+    assert client.flush(PATIENCE)
+    assert [(1, "full")] == seen
+    assert ["Before", "First", "Second"] == names(server)
+
+
 def test_a_stranger_that_locks_the_file_holds_nobody_up(
     make_spooled, server, path, diagnostics_lines
 ):
@@ -1797,6 +1849,24 @@ def test_what_somebody_is_still_writing_when_the_time_is_up_is_no_success(
         assert not client.sender.finish(0.05)
     lines = [diagnostics_lines.get(timeout=PATIENCE)[1]]
     assert "could not be written to the spool" in lines[0]
+
+
+@pytest.mark.parametrize("settings", [{"dry_run": True}, {"write_code": None}, {"disabled": True}])
+def test_who_sends_nothing_leaves_a_spool_alone(
+    make_client_of_events, make_spooled, server, path, settings
+):
+    """What it took out would count as delivered, and be gone."""
+    fill(path, 20)
+    client = make_client_of_events(spool=path, **settings)
+    client.track("me", "Mine")
+    client.flush(PATIENCE)
+    client.close()
+    assert (0, 0) == (client.stats().recovered, client.stats().spooled)
+
+    real = make_spooled()
+    real.track("me", "Real")
+    assert real.sender.flush(PATIENCE, everybodys=True)
+    assert sorted(["Real", *(f"Event {number}" for number in range(20))]) == sorted(names(server))
 
 
 def test_an_answer_is_kept_without_a_write_code_to_hide(make_client_of_events, path):

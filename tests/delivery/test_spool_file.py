@@ -512,6 +512,40 @@ def test_what_never_was_a_spool_is_a_strangers(tmp_path, kind):
     assert ("damaged" if "header" in kind else "foreign") == error_of(path).kind
 
 
+def test_a_link_is_the_file_that_it_leads_to(make, tmp_path):
+    """Whoever came by which name: one lock, and one log."""
+    spool = make(tmp_path / "real" / "spool.db")
+    (tmp_path / "link.db").symlink_to(tmp_path / "real" / "spool.db")
+    linked = make(tmp_path / "link.db")
+    put(spool, "Event")
+
+    assert spool.lock()
+    assert not linked.lock()
+    assert ["Event"] == [row.name for row in linked.read(0, 10, 1_000)]
+    assert ["link.db", "real"] == sorted(one.name for one in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", ["gone/spool.db", "link.db"])
+def test_a_link_that_leads_nowhere_is_left_alone(tmp_path, target):
+    """Its disk may come back, with all that is in it."""
+    link = tmp_path / "link.db"
+    link.symlink_to(tmp_path / target)
+
+    assert "failed" == error_of(link).kind
+    assert [link] == list(tmp_path.iterdir())
+    assert link.is_symlink()
+
+
+def test_a_link_to_a_file_that_is_not_there_yet_makes_it(make, tmp_path):
+    """In its place, and the link stays."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link.db").symlink_to(tmp_path / "real" / "spool.db")
+    make(tmp_path / "link.db")
+
+    assert (tmp_path / "link.db").is_symlink()
+    assert (tmp_path / "real" / "spool.db").is_file()
+
+
 @given(st.binary(max_size=3_000), st.booleans())
 @example(b"", False)
 def test_any_bytes_are_a_spool_or_an_error_of_ours(data, headed):

@@ -220,9 +220,10 @@ class Gate:
             take_record, take_line = self._make_entrances()
         except Exception as error:
             self._attempts += 1
+            self._reason = f"{type(error).__name__}: {error}"
             if self._attempts < _MOST_ATTEMPTS:
                 return
-            self._give_up(f"{type(error).__name__}: {error}")
+            self._give_up(self._reason)
         else:
             if self._is_open:
                 self.take_record, self.take_line = take_record, take_line
@@ -260,8 +261,13 @@ class Gate:
 
     def at_exit(self) -> None:
         """Take what still waits: whoever was to load the entrances did not get to the end."""
-        if self._waiting and self._load():
+        if not self._waiting:
+            return
+        if self._load():
             self._take_waiting()
+        else:
+            self._give_up(self._reason or "a thread that was to load what captures does not get on")
+            self._refuse()
 
     def before_fork(self) -> None:
         """

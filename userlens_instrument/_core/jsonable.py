@@ -8,6 +8,7 @@ import math
 import re
 from collections import UserList, deque
 from collections.abc import ItemsView, Mapping, MappingView
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -17,15 +18,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from userlens_instrument._core.redact import REDACTED
+from userlens_instrument._core.shadow import shadow_of
 
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-try:
-    import orjson
-except ImportError:  # PyPy, and platforms without a wheel
-    orjson = None  # type: ignore[assignment]
+orjson: Any = None
+if shadow_of("orjson") is None:
+    with suppress(ImportError):  # PyPy, and platforms without a wheel
+        import orjson
 
 
 TRUNCATED = "[truncated]"
@@ -411,8 +413,7 @@ def dumps(tree: dict[str, Any] | str) -> bytes:
     Args:
         tree: What `Cleaner.clean` returned, a mapping of such, or a text.
     """
-    # mypy knows of no Python without orjson.
-    encode = dumps_stdlib if orjson is None else orjson.dumps  # type: ignore[redundant-expr]
+    encode = dumps_stdlib if orjson is None else orjson.dumps
     try:
         return encode(tree)
     except (TypeError, ValueError):
@@ -429,8 +430,7 @@ def flat_encoder() -> Callable[[dict[str, Any]], bytes] | None:
     It raises `TypeError` or `ValueError` for what needs a closer look: half a
     character, or an integer of more than 64 bits.
     """
-    # mypy knows of no Python without orjson.
-    return None if orjson is None else orjson.dumps  # type: ignore[redundant-expr]
+    return None if orjson is None else orjson.dumps
 
 
 def compact(data: bytes) -> bytes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from userlens_instrument._core.patterns import count_places, group_given_twice, named_field
 from userlens_instrument._core.rules import Rule
+from userlens_instrument._core.shadow import shadow_of
 from userlens_instrument._core.template import Path, Template, TemplateError, as_text, make_path
 from userlens_instrument.settings import nearest
 
@@ -537,6 +538,10 @@ def _regex(value: object) -> Any:
         # has it; the word boundary that was meant needs its backslash.
         fix = r"write it in single quotes: regex = '\b…' (in Python r'\b…')"
         raise _WrongError(r"has a backspace, which is what \b is between double quotes", fix)
+    hidden = shadow_of("regex")
+    if hidden is not None:
+        problem = f"cannot be used: {hidden} hides the library of that name from us"
+        raise _WrongError(problem, "rename that file")
     import regex  # noqa: PLC0415 - who has no regex does not pay for it
 
     try:

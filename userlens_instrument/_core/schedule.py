@@ -220,6 +220,7 @@ class Schedule:
         self._probe_at: float | None = None
         self._probing = False
         self._stated = False
+        self._answered = False
         self._reason = ""
         self._failures = 0
         self._epoch = 0
@@ -312,7 +313,9 @@ class Schedule:
         """Take note that *number* events go out; return whether they are a probe."""
         self._next_slot = now + self._policy.spacing * number
         probe = self._probe_at is not None
-        self._probing = probe
+        # One that went out before the gate was opened, by another's success,
+        # may still be on its way.
+        self._probing = self._probing or probe
         return probe
 
     def _wake(self, waiting: Waiting) -> None:
@@ -392,11 +395,15 @@ class Schedule:
         if isinstance(outcome, EndpointDown):
             # What was not read cannot be to blame, nor what only came too soon.
             counts = answer.status not in (None, 429) and outcome.reason == "unavailable"
-            return self._close(attempt, outcome), counts
+            if self._probe_at is None and attempt.epoch != self._epoch and not outcome.stated:
+                # It went out before an outage that is over: one outage, counted
+                # once. It has its turn now like any other.
+                return None, counts
+            return self._close(attempt, answer, outcome), counts
         self._suspects.add(user_id)
         if attempt.probe or len(self._suspects) >= _SUSPECTS:
             down = EndpointDown(at=outcome.at, reason="unavailable", stated=outcome.stated)
-            return self._close(attempt, down), True
+            return self._close(attempt, answer, down), True
         return None, True
 
     def _blame(self, failed: Lane | Batch, *, counts: bool) -> bool:
@@ -478,7 +485,7 @@ class Schedule:
         self.size -= held.payload.size
         self._by_age.pop(held.seq, None)
 
-    def _close(self, attempt: AnyAttempt, outcome: EndpointDown) -> str | None:
+    def _close(self, attempt: AnyAttempt, answer: Answer, outcome: EndpointDown) -> str | None:
         """Close the gate, or keep it closed for longer; return why, if that is news."""
         news = outcome.reason if self._reason != outcome.reason else None
         if self._probe_at is not None and attempt.epoch != self._epoch:
@@ -490,6 +497,7 @@ class Schedule:
             return None
         self._probe_at = outcome.at
         self._stated = outcome.stated
+        self._answered = answer.status is not None
         self._reason = outcome.reason
         self._failures += 1
         self._epoch += 1
@@ -501,13 +509,17 @@ class Schedule:
             self._suspects.clear()
             return False
         if attempt.epoch != self._epoch:
-            # It went out before the gate closed, so it does not say that what
-            # closed it is over: everybody at once would be too much of a
-            # question. It may be, so a probe asks at once; but only one, and
-            # not where the server has said when.
-            if attempt.epoch == self._epoch - 1 and not self._stated:
-                self._probe_at = min(self._probe_at, now)
-            return False
+            # It went out before the gate closed.
+            if self._stated:
+                return False  # the server has asked for a wait: that was its last word
+            if not self._answered:
+                # Nobody was there any more: that it was answered does not say
+                # that somebody is again, and everybody at once is too much of
+                # a question. But one asks at once.
+                if attempt.epoch == self._epoch - 1:
+                    self._probe_at = min(self._probe_at, now)
+                return False
+            # Some get a 503 and some do not: whoever is there is there.
         self._probe_at = None
         self._reason = ""
         self._failures = 0

@@ -410,6 +410,11 @@ class Inlet:
         return len(self.waiting) + (0 if done else len(batch))
 
     @property
+    def written(self) -> int:
+        """How many events have been written; this only grows."""
+        return self._books.written
+
+    @property
     def gone(self) -> int:
         """How many events are not in here any more; this only grows."""
         return self._books.written + self.left

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from userlens_instrument._core.stored import MARK, from_row, to_columns
 from userlens_instrument._delivery.inlet import UNFORESEEN, hold
-from userlens_instrument._delivery.spool import OPENING, Burial
+from userlens_instrument._delivery.spool import OPENING, Burial, weight
 from userlens_instrument.exceptions import SpoolError
 
 
@@ -356,9 +356,9 @@ class Outlet:
         if self._crowded:
             self._more = True
             return
-        most = min(_CHUNK, events)
-        rows = self._spool.read(self._cursor, most, min(size, _CHUNK_BYTES))
-        self._more = len(rows) == most
+        most, most_bytes = min(_CHUNK, events), min(size, _CHUNK_BYTES)
+        rows = self._spool.read(self._cursor, most, most_bytes)
+        self._more = len(rows) == most or sum(map(weight, rows)) > most_bytes
         fed: dict[int, AnyPayload] = {}
         recovered = 0
         for row in rows:
@@ -488,9 +488,17 @@ class Outlet:
         if error is not None and beyond_use and self._spool.lock():
             # Somebody may write for long: then others have their turn in between.
             return 0.0 if self._repair(error.problem) else _LINGER
+        written = inlet.written
         if inlet.unwritten and self._may_overtake(now):
             found: list[AnyPayload | RawTrack] = []
-            inlet.held(lambda: found.extend(inlet.withdraw()), _PATIENCE)
+
+            def withdraw() -> None:
+                # Who flushes may have had some written meanwhile, and then not
+                # the rest: those are in no lane yet, and go first.
+                if inlet.written == written:
+                    found.extend(inlet.withdraw())
+
+            inlet.held(withdraw, _PATIENCE)
             self._desk.take(found)
             inlet.left += len(found)
         if inlet.draining:

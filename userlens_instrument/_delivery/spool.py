@@ -210,6 +210,10 @@ class Spool:
         self.ids = b""
         self.was_anothers = False
         self.path = Path(path).absolute()
+        self._is_linked = os.path.islink(self.path)  # noqa: PTH114 - it does not raise
+        if self._is_linked:
+            # Its log and its lock stand beside the file itself, whoever came by which name.
+            self.path = Path(os.path.realpath(self.path))
         self._synchronous = "FULL" if sync == "power" else "NORMAL"
         # The drainer makes room below the bound; this is for when there is none.
         self._most_pages = (max_bytes + max_bytes // 8 + _BURST) // _PAGE
@@ -242,6 +246,9 @@ class Spool:
         """
         patience = OPENING if patience is None else patience
         with self._translated():
+            if self._is_linked and (self.path.is_symlink() or not self.path.parent.is_dir()):
+                # A disk that is not there, say: what is made in its place is lost to it.
+                raise SpoolError(str(self.path), "failed", "it is a link that leads nowhere")
             if create and not self.path.parent.is_dir():
                 _make_directory(self.path.parent)
             with self._alone(patience):
@@ -572,8 +579,7 @@ class Spool:
             try:
                 for found in cursor:
                     rows.append(Row(*found))
-                    # What is damaged may have anything there.
-                    size += sum(len(part) for part in found if isinstance(part, (str, bytes)))
+                    size += weight(rows[-1])
                     if size > most_bytes:
                         break
             finally:
@@ -891,6 +897,12 @@ class Spool:
             with suppress(sqlite3.Error):
                 execute("ROLLBACK")
             raise
+
+
+def weight(row: Row) -> int:
+    """Return the size of *row* as of `Spool.read`, in bytes and characters."""
+    # What is damaged may have anything there.
+    return sum(len(part) for part in row if isinstance(part, (str, bytes)))
 
 
 class _Descriptor:

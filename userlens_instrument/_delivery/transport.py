@@ -9,10 +9,13 @@ nobody's start waits for it.
 from __future__ import annotations
 
 import base64
+import logging
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from userlens_instrument._core.shadow import shadow_of
+from userlens_instrument._delivery.diagnostics import voice
 from userlens_instrument._version import __version__
 
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 
 def _load() -> type[Route]:
+    if shadow_of("urllib3") is not None:
+        raise ImportError  # that file is none of our business; who made the transport has said so
     from userlens_instrument._delivery.connections import Route  # noqa: PLC0415 - see above
 
     return Route
@@ -54,6 +59,14 @@ class UrllibTransport:
     def __init__(self, settings: Settings) -> None:
         """Work out headers and targets; open nothing."""
         UrllibTransport.made = True
+        hidden = shadow_of("urllib3")
+        if hidden is not None:
+            voice.say(
+                "shadow",
+                f"no event can be sent: {hidden} hides the library urllib3 from us; "
+                "rename that file",
+                logging.ERROR,
+            )
         code = settings.write_code or ""
         # b64encode, not encodebytes: that one breaks a long code into lines.
         token = base64.b64encode(f"{code}:".encode()).decode()
