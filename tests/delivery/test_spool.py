@@ -508,6 +508,19 @@ def test_the_oldest_make_room_and_are_counted(make_spooled, nobody, path, monkey
     assert losses[0].reason in ("spool_full", "queue_full")
 
 
+def test_a_spool_smaller_than_the_memory_makes_room_as_well(make_spooled, nobody):
+    """What is on its way cannot make room: so that is a part of the spool, never all of it."""
+    client = make_spooled(events_url=nobody, spool_max_bytes=2**20)
+    for number in range(8_000):
+        client.track(f"u{number % 50}", f"Event {number}", {"pad": "x" * 900})
+    until(lambda: not client.sender._inlet.unwritten)
+    client.close(0.2)
+    stats = client.stats()
+
+    assert balanced(stats)
+    assert ["spool_full"] == list(stats.dropped)
+
+
 def test_events_of_another_week_are_dropped_and_counted(make_spooled, server, path, monkeypatch):
     """What is older than spool_max_age goes, what is younger does not."""
     monkeypatch.setattr(outlet_module, "_HOUSE", 0.0)
@@ -1086,6 +1099,36 @@ def test_a_log_call_waits_for_another_thread_no_longer_than_it_may(make_spooled,
     until(lambda: not inlet.unwritten)
 
     assert ["First", "Second"] == rows(path)
+
+
+def test_a_log_call_waits_for_a_thread_or_for_a_stranger_and_not_for_both(
+    make_spooled, nobody, path, monkeypatch
+):
+    """Who had the lock has waited for the file's, in vain: a worker writes both, later."""
+    client = make_spooled(events_url=nobody)
+    client.track("u1", "First")
+    inlet, me = client.sender._inlet, threading.get_ident()
+    begun, writers = threading.Event(), []
+
+    def write(real=inlet._write):
+        writers.append(threading.get_ident())
+        if len(writers) > 1:
+            real()
+            return
+        begun.set()
+        until(lambda: me in inlet._inside)
+        inlet._locked_since = 0.0
+
+    monkeypatch.setattr(inlet, "_write", write)
+    thread = threading.Thread(target=client.track, args=("u1", "Second"))
+    thread.start()
+    begun.wait(PATIENCE)
+    client.track("u1", "Third")
+    thread.join(PATIENCE)
+
+    assert me not in writers
+    until(lambda: not inlet.unwritten)
+    assert ["First", "Second", "Third"] == rows(path)
 
 
 def test_an_interruption_anywhere_in_a_log_call_loses_and_repeats_nothing(

@@ -194,15 +194,21 @@ class Inlet:
         taken: list[bool] = []
         try:
             inside.add(me)
-            taken.extend(map(self._acquire, (True,), (PATIENCE,)))
-            if taken[0]:
-                if waiting:
+            taken.extend(map(self._acquire, (False,)))
+            if not taken[0]:
+                taken.extend(map(self._acquire, (True,), (PATIENCE,)))
+            if not taken[-1]:
+                self.unspooled += 1
+            elif waiting:
+                if taken[0] or self._locked_since is None:
                     self._write()
                     self.unspooled += bool(self._books.batch)
-            else:
-                self.unspooled += 1
+                else:
+                    # Who had the lock has waited for another program, in vain,
+                    # and this call for them: that is enough.
+                    self.unspooled += 1
         finally:
-            if taken and taken[0]:
+            if taken and taken[-1]:
                 self._lock.release()
             inside.discard(me)
             if waiting or self._books.batch:

@@ -541,7 +541,9 @@ class Sender:
         buffer, settings = self.buffer, self._settings
         # What cannot be spooled has to fit in, too.
         events = max(1, settings.max_queue_events * 3 // 4) - buffer.held_events
-        return events - len(buffer.inbox), settings.max_queue_bytes * 3 // 4 - buffer.held_bytes
+        # What is in the lanes is on its way, and cannot make room in the spool any more.
+        size = min(settings.max_queue_bytes * 3 // 4, settings.spool_max_bytes // 4)
+        return events - len(buffer.inbox), size - buffer.held_bytes
 
     def _unfed(self) -> int:
         """Return how many events, of those that this process is to deliver, are in no lane."""
