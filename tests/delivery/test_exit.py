@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 import threading
 from collections import Counter, defaultdict
 
@@ -162,10 +163,12 @@ finally:
     assert ["Stopped"] == [event["event"] for event in server.events]
 
 
-def test_dying_of_ctrl_c_does_nothing_here():
+@pytest.mark.parametrize("last", [KeyboardInterrupt, ZeroDivisionError, None])
+def test_the_status_is_kept_without_a_trace(monkeypatch, last):
     """The interrupt that is raised for it stays within."""
-    lifecycle._end_by_interrupt()
-    exec("pass")  # or this process would
+    monkeypatch.setattr(sys, "last_type", last, raising=False)
+    lifecycle._keep_status()
+    exec("pass")  # or this process would die of it
 
 
 def test_on_error_that_hangs_does_not_hold_the_exit_up():

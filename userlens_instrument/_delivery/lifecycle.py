@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from userlens_instrument._delivery import diagnostics
 from userlens_instrument._delivery.diagnostics import voice
 from userlens_instrument._delivery.threads import unmark_own_thread, veto_threads
-from userlens_instrument._delivery.transport import load_before_fork
+from userlens_instrument._delivery.transport import is_loaded, load_before_fork
 
 
 if TYPE_CHECKING:
@@ -235,6 +235,7 @@ def _after_fork_in_child() -> None:
 def _at_exit() -> None:
     """Deliver what is held, all senders side by side, each within its deadline."""
     _process.exiting = True
+    was_loaded = is_loaded()
     try:
         _finish_all(lambda sender, seconds: sender.finish_at_exit(seconds, _last_words))
     except KeyboardInterrupt:
@@ -243,21 +244,22 @@ def _at_exit() -> None:
         for sender, _ in _senders():
             sender.finish_at_exit(0.0, _last_words)
         _last_words()
-    if getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1"):
-        _end_by_interrupt()
+    if not was_loaded:
+        _keep_status()
 
 
-def _end_by_interrupt() -> None:
+def _keep_status() -> None:
     """
-    Have the program die of SIGINT, as one does that Ctrl+C has ended.
+    Have a program that Ctrl+C has ended die of SIGINT, as it would without us.
 
     CPython takes note of that while it runs text (a script, exec), and forgets
-    it when it next does. A namedtuple's class is made of text, so to import what
+    it when it next does. A namedtuple's class is made of text, so to load what
     the first delivery needs, in the exit, made 1 of the status 130 by which a
     shell knows to stop, too.
     """
-    with suppress(KeyboardInterrupt):
-        exec("raise KeyboardInterrupt")  # noqa: S102 - see above
+    if getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1"):
+        with suppress(KeyboardInterrupt):
+            exec("raise KeyboardInterrupt")  # noqa: S102 - see above
 
 
 def _finish_all(finish: Callable[[Sender, float], object]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -31,6 +32,12 @@ def _load() -> type[Route]:
     from userlens_instrument._delivery.connections import Route  # noqa: PLC0415 - see above
 
     return Route
+
+
+def is_loaded() -> bool:
+    """Return whether what opens connections is loaded, to the end."""
+    module = sys.modules.get("userlens_instrument._delivery.connections")
+    return hasattr(module, "Route")
 
 
 def load_before_fork() -> None:
