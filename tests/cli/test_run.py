@@ -400,6 +400,14 @@ def test_rules_from_a_pipe_are_exit_code_2_and_leave_it_alone(tmp_path):
     assert "a pipe" in fails(run_code("print('ran')", options=["--rules", pipe]), 2)
 
 
+def test_rules_that_are_no_text_are_exit_code_2(tmp_path):
+    """And say what text is."""
+    (tmp_path / "rules.toml").write_bytes("# Stra\u00dfe".encode("latin-1"))
+    done = run_code("print('ran')", options=["--rules", tmp_path / "rules.toml"])
+
+    assert "save it as UTF-8" in fails(done, 2)
+
+
 def test_a_program_that_is_not_there_is_127(tmp_path):
     """In one line, as a shell would have it."""
     assert "nonsense" in fails(run(["nonsense"]), 127)
@@ -611,6 +619,7 @@ def test_a_file_of_the_programs_with_the_name_of_a_library_is_not_run(tmp_path, 
         # A coverage measurement puts itself on the path.
         PYTHONPATH=None,
         COVERAGE_PROCESS_CONFIG="",
+        PYTHONSAFEPATH=None,
     )
 
     assert ("ran\n", 0) == (done.stdout, done.returncode)

@@ -804,6 +804,22 @@ def test_input_is_not_changed(value):
     assert before == repr(value)
 
 
+def test_a_file_of_the_programs_in_the_place_of_orjson():
+    """
+    The standard library's encoder does as well.
+    """
+    code = """
+import sys, types
+sys.modules["orjson"] = types.ModuleType("orjson")
+from userlens_instrument._core import jsonable
+assert jsonable.orjson is None
+sys.stdout.buffer.write(jsonable.dumps({"a": 1}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
+
+    assert (b'{"a":1}', b"") == (done.stdout, done.stderr)
+
+
 def test_sets_are_the_same_in_every_process(encoder):
     """
     The same input makes the same bytes under any PYTHONHASHSEED, also where a set is cut.

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import userlens_instrument
+from userlens_instrument._core import rulefile
 from userlens_instrument._core.redact import compile_redactor
 from userlens_instrument._core.rulefile import (
     _KEYS,
@@ -545,6 +546,17 @@ def test_what_is_not_toml(text, line):
 
     assert ["this is not TOML"] == [str(one.problem).partition(":")[0] for one in found]
     assert line == found[0].line
+
+
+def test_a_file_of_the_programs_in_the_place_of_the_engine(monkeypatch):
+    """
+    It is named: who has it next to the program does not think of it.
+    """
+    monkeypatch.setattr(rulefile, "shadow_of", lambda name: f"/app/{name}.py")
+    (found,) = problems("[[rule]]\nevent = 'Paid'\nregex = 'a'")
+
+    assert "regex cannot be used: /app/regex.py hides the library" in str(found)
+    assert "rename that file" == found.fix
 
 
 BACKSLASH = "write text with a backslash in single quotes: regex = '…'"

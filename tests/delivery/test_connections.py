@@ -10,7 +10,7 @@ from helpers import PATIENCE, WRITE_CODE, Reply
 
 from userlens_instrument import Settings
 from userlens_instrument._core.outcome import Failure
-from userlens_instrument._delivery import connections
+from userlens_instrument._delivery import connections, transport
 from userlens_instrument._delivery.transport import UrllibTransport
 
 
@@ -252,3 +252,14 @@ def test_an_ipv6_address_is_reached():
     transport.close()
 
     assert f"Host: [::1]:{port}\r\n".encode() in heads[0]
+
+
+def test_a_file_of_the_programs_in_the_place_of_urllib3(monkeypatch, diagnostics_lines):
+    """It is named at once, and not run by a request, which fails for now."""
+    monkeypatch.setattr(transport, "shadow_of", lambda name: f"/app/{name}.py")
+    made = UrllibTransport(Settings(write_code=WRITE_CODE))
+
+    level, line = diagnostics_lines.get(timeout=PATIENCE)
+    assert ("ERROR", True) == (level, line.startswith("no event can be sent: /app/urllib3.py"))
+    with pytest.raises(ImportError):
+        made.send("/event", b"{}")
