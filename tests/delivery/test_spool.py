@@ -1101,6 +1101,26 @@ def test_a_log_call_waits_for_another_thread_no_longer_than_it_may(make_spooled,
     assert ["First", "Second"] == rows(path)
 
 
+def test_a_log_call_wakes_nobody_for_what_another_process_delivers(
+    make_spooled, server, path, monkeypatch
+):
+    """A thread that wakes for each, to find that it is none of its business, is in its way."""
+    drainer = make_spooled()
+    drainer.track("u1", "First")
+    assert drainer.flush(PATIENCE)
+    client, rings = make_spooled(max_workers=1, max_queue_events=1_000), []
+    client.track("u1", "Second")
+    until(lambda: client.sender._sleeping)
+    monkeypatch.setattr(client.sender, "ring", lambda: rings.append(None))
+    for number in range(20):
+        client.track("u1", f"Event {number}")
+
+    assert [] == rings
+    assert not client.sender._inlet.draining
+    assert server.wait_for(22)
+    assert ["First", "Second", *(f"Event {number}" for number in range(20))] == names(server)
+
+
 def test_a_log_call_waits_for_a_thread_or_for_a_stranger_and_not_for_both(
     make_spooled, nobody, path, monkeypatch
 ):

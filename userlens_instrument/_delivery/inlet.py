@@ -405,6 +405,11 @@ class Inlet:
         return [self._lock]
 
     @property
+    def wants_worker(self) -> bool:
+        """Whether what is written is for this process to deliver, or something is not written."""
+        return bool(self.draining or self._hands_off or self.waiting or self._books.batch)
+
+    @property
     def is_full(self) -> bool:
         """Whether the spool cannot be used because there is no room for it."""
         return self.down is not None and self.down.kind == "full"

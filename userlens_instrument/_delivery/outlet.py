@@ -182,6 +182,8 @@ class Outlet:
         self._checkpoint_failed = False
         #: Whether what is in the spool stays there, for the next process.
         self.stopped = False
+        #: Whether the last look at it has found rows.
+        self.has_fed = False
         inlet.on_open = self._opened
 
     @property
@@ -226,6 +228,7 @@ class Outlet:
 
     def _pump(self, *, rushing: bool) -> float:
         inlet = self._inlet
+        self.has_fed = False
         # Before anything is looked at: what comes meanwhile is fresh again.
         fresh, inlet.fresh = inlet.fresh, False
         if inlet.suspended:
@@ -377,6 +380,7 @@ class Outlet:
                 return
         if rows:
             self._cursor = rows[-1].id
+            self.has_fed = True
 
     def _payload(self, row: Row) -> AnyPayload | None:
         """Return what *row* holds, and count it; None if that is nothing to send."""

@@ -63,6 +63,9 @@ _WORTH = 0.000_4
 # Seconds after which the worker that keeps out of the others' way looks whether
 # they still get on: a request may hang.
 _ASIDE = 0.02
+# Seconds between two looks at a spool into which events come one after the other: as
+# long as its relaxed way gathers.
+_MOMENT = 0.005
 # Seconds that a worker rests for after an error that nobody foresaw, such as no memory.
 _REST = 0.1
 # Seconds after which a flush looks whether there is still a worker to wait for.
@@ -291,7 +294,7 @@ class Sender:
             self._inlet.put(payload)
             if self._exit_seconds is not None:
                 self._halted = False
-            if self.call:
+            if self.call and (not self._threads or self._inlet.wants_worker):
                 self.ring()
             self._deliver_at_exit()
             return
@@ -652,8 +655,14 @@ class Sender:
             found = self.step()
             attempt = None if isinstance(found, (float, type(None))) else found
             spare = attempt is not None and self._wants_spare()
-            if attempt is None and not self._fall_asleep(busy=busy):
+            # More rows will come as fast: they are looked for in a moment, and
+            # no log call has to ring for each.
+            naps = attempt is None and not busy and self._has_fed and not self._barriers
+            if attempt is None and not naps and not self._fall_asleep(busy=busy):
                 return True
+        if naps:
+            self._nap.wait(_MOMENT)
+            return True
         if isinstance(found, (float, type(None))):
             return self._sleep(found, _ASIDE if busy else watch)
         try:
@@ -663,6 +672,10 @@ class Sender:
             # Whatever happens there: it is in flight, and nobody else would send it.
             self._attempt(found, schedule)
         return True
+
+    @property
+    def _has_fed(self) -> bool:
+        return self._outlet is not None and self._outlet.has_fed
 
     def _is_crowded(self, busy: int) -> bool:
         """Return whether *busy* workers are more than answers are slow enough for."""
@@ -720,7 +733,10 @@ class Sender:
             # What comes meanwhile waits for the same moment: nobody need ring.
             return True
         self.call = True
-        if self.buffer.inbox or (self._inlet is not None and self._inlet.fresh and not busy):
+        inlet = self._inlet
+        if self.buffer.inbox or (
+            inlet is not None and inlet.fresh and inlet.wants_worker and not busy
+        ):
             self._sleeping -= 1
             return False
         return True
