@@ -26,13 +26,14 @@ def wait():
 def say_when_it_waits():
     # A signal that comes just as the main thread is about to wait is handled
     # when the wait is over: so does Python. This is not about that.
-    seen = 0
-    while seen < 3:
+    seen, main = 0, threading.main_thread()
+    while seen < 3 and main.is_alive():
         time.sleep(0.02)
-        seen += sys._current_frames()[threading.main_thread().ident].f_code is wait.__code__
+        seen += sys._current_frames()[main.ident].f_code is wait.__code__
     print("ready", flush=True)
 
-threading.Thread(target=say_when_it_waits, daemon=True).start()
+# No daemon: the exit would find the lock of the output held, in the middle of "ready".
+threading.Thread(target=say_when_it_waits).start()
 wait()
 """
 
@@ -142,9 +143,9 @@ def test_an_ignored_sigterm_stays_ignored(server):
     with start(server, settings=settings, before=before, wait=wait) as program:
         program.wait_for("ready")
         program.send_signal(signal.SIGTERM)
-        status, _, _ = program.finish()  # which closes its standard input
+        status, _, error = program.finish()  # which closes its standard input
 
-    assert 0 == status
+    assert 0 == status, error
 
 
 def test_on_another_thread_it_cannot_be_set(server):
