@@ -3,6 +3,7 @@ A program's own module in the place of one that we need.
 
 We load libraries late, when the folder of the program's script stands first on
 the path. A `regex.py` in there, be it an exercise, would be run by a log call.
+This looks where an import statement would, and runs nothing.
 """
 
 from __future__ import annotations

@@ -698,4 +698,4 @@ def _is_older(before: float, row: Row) -> bool:
 
 
 def _weight(row: Row) -> int:
-    return _ROW + sum(len(part) for part in row if isinstance(part, (str, bytes)))
+    return _ROW + weight(row)
